@@ -1,0 +1,3 @@
+//! Roles: named sets of permissions that a tenant gives on its scopes.
+
+pub mod templates;
