@@ -1,6 +1,6 @@
-//! Compiles proto/ without protoc, checks the rules of the API and generates `rolecall.v1.rs` (messages,
-//! servers, clients), `rules.rs` (who may call what), `impls.rs` (traits of mutations, redaction) and
-//! `rolecall_descriptor.bin` (what reflection serves) into `OUT_DIR`.
+//! Compiles proto/ without protoc, checks the rules of the API and generates into `OUT_DIR`:
+//! `rolecall.v1.rs` (messages, servers, clients), `rules.rs` (who may call what), `impls.rs`
+//! (mutations and redaction) and `rolecall_descriptor.bin` (what reflection serves).
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -40,10 +40,16 @@ fn main() -> ExitCode {
 
 /// Generates everything, or returns what is wrong with the API.
 fn run() -> Result<Vec<String>, Box<dyn Error>> {
-    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set; build with cargo")?);
+    #[expect(clippy::disallowed_methods, reason = "cargo tells the folder only so")]
+    let out = env::var_os("OUT_DIR")
+        .map(PathBuf::from)
+        .ok_or("run it with cargo")?;
     let mut compiler = protox::Compiler::new([ROOT])?;
     compiler.include_imports(true).include_source_info(false);
-    compiler.open_files(proto_files()?)?;
+    // Only `Debug` says where in which file.
+    compiler
+        .open_files(proto_files()?)
+        .map_err(|error| format!("{error:?}"))?;
 
     let descriptor = compiler.encode_file_descriptor_set();
     let pool = DescriptorPool::decode(descriptor.as_slice())?;

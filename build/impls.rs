@@ -1,5 +1,5 @@
-//! Writes the traits of `src/proto.rs` for mutations and their responses, and what keeps secret fields out
-//! of logs and stored answers. A field is secret by the standard option `debug_redact`.
+//! Writes the traits of `src/proto.rs` for mutations and their responses, and what keeps secret
+//! fields out of logs and stored answers. A field is secret by the standard option `debug_redact`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

@@ -1,5 +1,5 @@
-//! Reads who may call each method from its `access` option, checks what every method owes, and writes the
-//! table `RULES`. Reports every problem at once.
+//! Reads who may call each method from its `access` option, checks what every method owes, and
+//! writes the table `RULES`. Reports every problem at once.
 
 use std::fmt::Write;
 
@@ -212,7 +212,10 @@ fn secret_problems(pool: &DescriptorPool) -> Vec<String> {
             ));
         }
         for field in message.fields().filter(impls::is_secret) {
-            if field.containing_oneof().is_some() {
+            if field
+                .containing_oneof()
+                .is_some_and(|oneof| !oneof.is_synthetic())
+            {
                 problems.push(format!(
                     "{}: is a secret in a oneof; wrap it in a message",
                     field.full_name()

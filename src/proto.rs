@@ -1,7 +1,13 @@
 //! The generated API: messages, servers and clients of `rolecall.v1`, and who may call each method.
-//! Owns the shape of the wire, nothing else: used by `rpc.rs` files, `access.rs` and `server.rs` only.
+//! Owns the shape of the wire, nothing else: only `rpc.rs` files, `access.rs`, `change.rs` and
+//! `server.rs` use it.
 
-#[expect(clippy::allow_attributes, reason = "tonic writes them")]
+#[expect(
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    clippy::too_many_lines,
+    reason = "tonic writes it so"
+)]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/rolecall.v1.rs"));
 }
@@ -10,7 +16,7 @@ pub use generated::*;
 include!(concat!(env!("OUT_DIR"), "/rules.rs"));
 include!(concat!(env!("OUT_DIR"), "/impls.rs"));
 
-/// The encoded `FileDescriptorSet` of the package and its imports, with its options, for reflection.
+/// The encoded `FileDescriptorSet` of the package and its imports, with options, for reflection.
 pub static DESCRIPTOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/rolecall_descriptor.bin"));
 
 /// Who may call a method; the option `rolecall.v1.access` of the method.
