@@ -41,15 +41,11 @@ fn main() -> ExitCode {
 /// Generates everything, or returns what is wrong with the API.
 fn run() -> Result<Vec<String>, Box<dyn Error>> {
     #[expect(clippy::disallowed_methods, reason = "cargo tells the folder only so")]
-    let out = env::var_os("OUT_DIR")
-        .map(PathBuf::from)
-        .ok_or("run it with cargo")?;
+    let out = env::var_os("OUT_DIR").map(PathBuf::from).ok_or("run it with cargo")?;
     let mut compiler = protox::Compiler::new([ROOT])?;
     compiler.include_imports(true).include_source_info(false);
     // Only `Debug` says where in which file.
-    compiler
-        .open_files(proto_files()?)
-        .map_err(|error| format!("{error:?}"))?;
+    compiler.open_files(proto_files()?).map_err(|error| format!("{error:?}"))?;
 
     let descriptor = compiler.encode_file_descriptor_set();
     let pool = DescriptorPool::decode(descriptor.as_slice())?;

@@ -18,9 +18,12 @@ pub fn generate(pool: &DescriptorPool, methods: &[Method]) -> String {
     for method in methods {
         if method.mutation {
             mutation(&mut source, method.request.name());
+        }
+        let has_revision = method.response.get_field_by_name("revision").is_some();
+        if has_revision {
             revised(&mut source, method.response.name());
         }
-        if method.mutation || method.response.fields().any(|field| is_secret(&field)) {
+        if has_revision || method.response.fields().any(|field| is_secret(&field)) {
             redacted.insert(method.response.name().to_owned(), method.response.clone());
         }
     }
@@ -35,16 +38,12 @@ pub fn generate(pool: &DescriptorPool, methods: &[Method]) -> String {
 
 /// Messages that directly hold a secret field.
 pub fn secret_messages(pool: &DescriptorPool) -> impl Iterator<Item = MessageDescriptor> + '_ {
-    pool.all_messages()
-        .filter(|message| message.fields().any(|field| is_secret(&field)))
+    pool.all_messages().filter(|message| message.fields().any(|field| is_secret(&field)))
 }
 
 pub fn is_secret(field: &FieldDescriptor) -> bool {
     let options = field.options();
-    options
-        .get_field_by_name("debug_redact")
-        .and_then(|value| value.as_bool())
-        .unwrap_or_default()
+    options.get_field_by_name("debug_redact").and_then(|value| value.as_bool()).unwrap_or_default()
 }
 
 fn mutation(source: &mut String, name: &str) {
@@ -78,24 +77,13 @@ fn revised(source: &mut String, name: &str) {
 }
 
 fn redact(source: &mut String, message: &MessageDescriptor) {
-    let _ = write!(
-        source,
-        "impl Redact for {} {{\n    fn redact(&mut self) {{\n",
-        message.name()
-    );
+    let _ = write!(source, "impl Redact for {} {{\n    fn redact(&mut self) {{\n", message.name());
     let secrets: Vec<_> = message.fields().filter(is_secret).collect();
     for field in &secrets {
-        let _ = writeln!(
-            source,
-            "        self.{} = Default::default();",
-            field.name()
-        );
+        let _ = writeln!(source, "        self.{} = Default::default();", field.name());
     }
     if !secrets.is_empty() && message.get_field_by_name(SECRET_REASON).is_some() {
-        let _ = writeln!(
-            source,
-            "        self.{SECRET_REASON} = \"SECRET_ALREADY_SHOWN\".into();"
-        );
+        let _ = writeln!(source, "        self.{SECRET_REASON} = \"SECRET_ALREADY_SHOWN\".into();");
     }
     source.push_str("    }\n}\n");
 }
@@ -111,15 +99,10 @@ fn debug(source: &mut String, message: &MessageDescriptor) {
     );
     let mut oneofs = Vec::new();
     for field in message.fields() {
-        let oneof = field
-            .containing_oneof()
-            .filter(|oneof| !oneof.is_synthetic());
+        let oneof = field.containing_oneof().filter(|oneof| !oneof.is_synthetic());
         let name = oneof.map_or_else(|| field.name().to_owned(), |oneof| oneof.name().to_owned());
         if is_secret(&field) {
-            let _ = writeln!(
-                source,
-                "            .field({name:?}, &format_args!(\"[redacted]\"))"
-            );
+            let _ = writeln!(source, "            .field({name:?}, &format_args!(\"[redacted]\"))");
         } else if !oneofs.contains(&name) {
             let _ = writeln!(source, "            .field({name:?}, &self.{name})");
             oneofs.push(name);

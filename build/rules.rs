@@ -31,21 +31,14 @@ pub struct Method {
 pub fn read(pool: &DescriptorPool) -> Result<Vec<Method>, Vec<String>> {
     let mut methods = Vec::new();
     let mut problems = secret_problems(pool);
-    for method in pool
-        .services()
-        .flat_map(|service| service.methods().collect::<Vec<_>>())
-    {
+    for method in pool.services().flat_map(|service| service.methods().collect::<Vec<_>>()) {
         match read_method(pool, &method) {
             Ok(method) => methods.push(method),
             Err(problem) => problems.push(format!("{}: {problem}", method.full_name())),
         }
     }
     methods.sort_by(|a, b| a.path.cmp(&b.path));
-    if problems.is_empty() {
-        Ok(methods)
-    } else {
-        Err(problems)
-    }
+    if problems.is_empty() { Ok(methods) } else { Err(problems) }
 }
 
 /// The source of `rules.rs`.
@@ -65,9 +58,7 @@ fn read_method(pool: &DescriptorPool, method: &MethodDescriptor) -> Result<Metho
     let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
     let access = access(pool, method)?;
     let rule = rule(&access, &request)?;
-    let mutation = MUTATION
-        .iter()
-        .any(|(name, ..)| request.get_field_by_name(name).is_some());
+    let mutation = MUTATION.iter().any(|(name, ..)| request.get_field_by_name(name).is_some());
     if mutation {
         for (name, number, kind) in &MUTATION {
             require(&request, name, *number, kind)?;
@@ -77,13 +68,7 @@ fn read_method(pool: &DescriptorPool, method: &MethodDescriptor) -> Result<Metho
             return Err("is public and takes a `request_id`; remove it".into());
         }
     }
-    Ok(Method {
-        path,
-        rule,
-        request,
-        response,
-        mutation,
-    })
+    Ok(Method { path, rule, request, response, mutation })
 }
 
 fn access(pool: &DescriptorPool, method: &MethodDescriptor) -> Result<DynamicMessage, String> {
@@ -101,15 +86,9 @@ fn access(pool: &DescriptorPool, method: &MethodDescriptor) -> Result<DynamicMes
 }
 
 fn rule(access: &DynamicMessage, request: &MessageDescriptor) -> Result<String, String> {
-    let field = |name: &str| {
-        access
-            .get_field_by_name(name)
-            .map(std::borrow::Cow::into_owned)
-    };
+    let field = |name: &str| access.get_field_by_name(name).map(std::borrow::Cow::into_owned);
     let set = |name: &str| access.has_field_by_name(name);
-    let place = field("on")
-        .and_then(|on| on.as_enum_number())
-        .unwrap_or_default();
+    let place = field("on").and_then(|on| on.as_enum_number()).unwrap_or_default();
     let place_source = match place {
         0 => "Tenant",
         1 => "Installation",
@@ -135,9 +114,7 @@ fn rule(access: &DynamicMessage, request: &MessageDescriptor) -> Result<String, 
     } else if let Some(Value::Message(permission)) =
         field("permission").filter(|_| set("permission"))
     {
-        let any_of = permission
-            .get_field_by_name("any_of")
-            .map(std::borrow::Cow::into_owned);
+        let any_of = permission.get_field_by_name("any_of").map(std::borrow::Cow::into_owned);
         let any_of = permissions(any_of)?;
         if any_of.is_empty() {
             return Err("has an empty list of permissions; name at least one".into());
@@ -147,10 +124,7 @@ fn rule(access: &DynamicMessage, request: &MessageDescriptor) -> Result<String, 
         return Err("has an empty access rule; set one of its kinds".into());
     };
     let needs_tenant = place != 1 && (set("permission") || !others.is_empty());
-    if needs_tenant
-        && request
-            .get_field_by_name("tenant")
-            .is_none_or(|f| f.kind() != Kind::String)
+    if needs_tenant && request.get_field_by_name("tenant").is_none_or(|f| f.kind() != Kind::String)
     {
         return Err(
             "asks for a permission on a tenant that the request does not name; add `tenant`".into(),
@@ -169,10 +143,7 @@ fn permissions(list: Option<Value>) -> Result<Vec<String>, String> {
         let name = value.as_str().unwrap_or_default();
         let rest = name.strip_prefix("iam.").unwrap_or_default();
         let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
-        if !rest
-            .split('.')
-            .all(|word| !word.is_empty() && word.chars().all(good))
-        {
+        if !rest.split('.').all(|word| !word.is_empty() && word.chars().all(good)) {
             return Err(format!(
                 "asks for `{name}`; only permissions of the module `iam` are ours"
             ));
@@ -189,16 +160,11 @@ fn require(
     kind: &Kind,
 ) -> Result<(), String> {
     let fits = |f: &FieldDescriptor| f.number() == number && f.kind() == *kind && !f.is_list();
-    if message
-        .get_field_by_name(name)
-        .is_some_and(|field| fits(&field))
-    {
+    if message.get_field_by_name(name).is_some_and(|field| fits(&field)) {
         return Ok(());
     }
     let message = message.name();
-    Err(format!(
-        "is a mutation, but `{message}` lacks `{name} = {number}` of its kind; add it"
-    ))
+    Err(format!("is a mutation, but `{message}` lacks `{name} = {number}` of its kind; add it"))
 }
 
 /// Secret fields that generated code could print.
@@ -206,16 +172,11 @@ fn secret_problems(pool: &DescriptorPool) -> Vec<String> {
     let mut problems = Vec::new();
     for message in impls::secret_messages(pool) {
         if message.parent_message().is_some() {
-            problems.push(format!(
-                "{}: holds a secret; move it to the top level",
-                message.full_name()
-            ));
+            problems
+                .push(format!("{}: holds a secret; move it to the top level", message.full_name()));
         }
         for field in message.fields().filter(impls::is_secret) {
-            if field
-                .containing_oneof()
-                .is_some_and(|oneof| !oneof.is_synthetic())
-            {
+            if field.containing_oneof().is_some_and(|oneof| !oneof.is_synthetic()) {
                 problems.push(format!(
                     "{}: is a secret in a oneof; wrap it in a message",
                     field.full_name()

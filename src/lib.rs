@@ -1,2 +1,19 @@
+//! Rolecall: who belongs here, and what may they do?
 
+pub mod access;
+pub mod app;
+pub mod caller;
+pub mod change;
+pub mod clock;
+pub mod db;
+pub mod decision;
+pub mod dev;
+pub mod error;
+pub mod ids;
+pub mod mail;
+pub mod passwords;
 pub mod proto;
+pub mod random;
+pub mod replica;
+pub mod roles;
+pub mod secret;

@@ -27,15 +27,9 @@ pub enum Rule {
     /// Anyone with a valid credential.
     Authenticated,
     /// The person the request concerns, and whoever holds one of these permissions.
-    Oneself {
-        or_any_of: &'static [&'static str],
-        on: Place,
-    },
+    Oneself { or_any_of: &'static [&'static str], on: Place },
     /// Whoever holds one of these permissions; the request decides which.
-    Permission {
-        any_of: &'static [&'static str],
-        on: Place,
-    },
+    Permission { any_of: &'static [&'static str], on: Place },
 }
 
 /// Where a permission must be held.
@@ -97,45 +91,26 @@ mod tests {
             .collect();
         paths.sort();
         assert!(paths.len() > 60, "only {} methods", paths.len());
-        assert_eq!(
-            paths,
-            RULES.iter().map(|(path, _)| *path).collect::<Vec<_>>()
-        );
+        assert_eq!(paths, RULES.iter().map(|(path, _)| *path).collect::<Vec<_>>());
     }
 
     #[test]
     fn the_served_descriptor_keeps_the_access_option() {
         let pool = pool();
         let access = pool.get_extension_by_name("rolecall.v1.access").unwrap();
-        for method in pool
-            .services()
-            .flat_map(|service| service.methods().collect::<Vec<_>>())
-        {
-            assert!(
-                method.options().has_extension(&access),
-                "{}",
-                method.full_name()
-            );
+        for method in pool.services().flat_map(|service| service.methods().collect::<Vec<_>>()) {
+            assert!(method.options().has_extension(&access), "{}", method.full_name());
         }
-        assert!(
-            pool.files()
-                .all(|file| file.file_descriptor_proto().source_code_info.is_none())
-        );
+        assert!(pool.files().all(|file| file.file_descriptor_proto().source_code_info.is_none()));
     }
 
     #[test]
     fn rules_are_found_by_path() {
         assert_eq!(
             rule("/rolecall.v1.TenantService/CreateTenant"),
-            Some(Rule::Permission {
-                any_of: &["iam.tenants.create"],
-                on: Place::Installation
-            })
+            Some(Rule::Permission { any_of: &["iam.tenants.create"], on: Place::Installation })
         );
-        assert_eq!(
-            rule("/rolecall.v1.SessionService/SignIn"),
-            Some(Rule::Public)
-        );
+        assert_eq!(rule("/rolecall.v1.SessionService/SignIn"), Some(Rule::Public));
         assert_eq!(rule("/rolecall.v1.TenantService/createTenant"), None);
     }
 
@@ -147,30 +122,16 @@ mod tests {
             ..Default::default()
         };
         let printed = format!("{request:?}");
-        assert!(
-            printed.contains("a@b.c") && printed.contains("[redacted]"),
-            "{printed}"
-        );
+        assert!(printed.contains("a@b.c") && printed.contains("[redacted]"), "{printed}");
         assert!(!printed.contains("hunter2"), "{printed}");
 
-        let proof = ExistingAccount {
-            password: "hunter2".into(),
-        };
+        let proof = ExistingAccount { password: "hunter2".into() };
         let account = Some(accept_invitation_request::Account::ExistingAccount(proof));
-        let request = AcceptInvitationRequest {
-            token: "rci_1".into(),
-            account,
-        };
+        let request = AcceptInvitationRequest { token: "rci_1".into(), account };
         let printed = format!("{request:?}");
-        assert!(
-            !printed.contains("hunter2") && !printed.contains("rci_1"),
-            "{printed}"
-        );
+        assert!(!printed.contains("hunter2") && !printed.contains("rci_1"), "{printed}");
 
-        let mut response = CreateApiKeyResponse {
-            secret: "rck_1".into(),
-            ..Default::default()
-        };
+        let mut response = CreateApiKeyResponse { secret: "rck_1".into(), ..Default::default() };
         response.redact();
         assert_eq!(
             (response.secret.as_str(), response.secret_reason.as_str()),

@@ -115,16 +115,10 @@ fn parse<T: DeserializeOwned>((name, text): (&str, &str)) -> Result<T, String> {
 
 fn parse_files() -> Result<Files, String> {
     let sectors = SECTORS.into_iter().map(parse).collect::<Result<_, _>>()?;
-    Ok(Files {
-        builtin: parse(BUILTIN)?,
-        sectors,
-    })
+    Ok(Files { builtin: parse(BUILTIN)?, sectors })
 }
 
-#[expect(
-    clippy::panic,
-    reason = "the texts are part of the program and a unit test parses them"
-)]
+#[expect(clippy::panic, reason = "the texts are part of the program and a unit test parses them")]
 static FILES: LazyLock<Files> =
     LazyLock::new(|| parse_files().unwrap_or_else(|error| panic!("{error}")));
 
@@ -142,11 +136,7 @@ pub fn sector(name: &str) -> Option<&'static Sector> {
 /// The roles that exist from the start: in the installation (`system`), or in any other tenant.
 #[must_use]
 pub fn builtin(system: bool) -> &'static [Template] {
-    if system {
-        &FILES.builtin.system
-    } else {
-        &FILES.builtin.tenant
-    }
+    if system { &FILES.builtin.system } else { &FILES.builtin.tenant }
 }
 
 #[must_use]
@@ -175,15 +165,8 @@ pub fn iam_modules() -> &'static Modules {
 pub fn resolve_alias(written: &str) -> Option<&'static str> {
     let word = written.trim().to_lowercase();
     let shipped = sectors().iter().flat_map(|sector| &sector.roles);
-    let mut roles = FILES
-        .builtin
-        .tenant
-        .iter()
-        .chain(&FILES.builtin.system)
-        .chain(shipped);
-    roles
-        .find(|role| role.aliases.contains(&word))
-        .map(|role| role.key.as_str())
+    let mut roles = FILES.builtin.tenant.iter().chain(&FILES.builtin.system).chain(shipped);
+    roles.find(|role| role.aliases.contains(&word)).map(|role| role.key.as_str())
 }
 
 #[cfg(test)]
@@ -203,16 +186,8 @@ mod tests {
     fn shelves() -> Vec<Shelf> {
         let iam = iam_modules();
         let mut shelves = vec![
-            Shelf {
-                name: "builtin",
-                roles: builtin(false),
-                modules: vec![iam],
-            },
-            Shelf {
-                name: "system",
-                roles: builtin(true),
-                modules: vec![iam],
-            },
+            Shelf { name: "builtin", roles: builtin(false), modules: vec![iam] },
+            Shelf { name: "system", roles: builtin(true), modules: vec![iam] },
         ];
         shelves.extend(sectors().iter().map(|sector| Shelf {
             name: &sector.key,
@@ -224,25 +199,13 @@ mod tests {
 
     fn catalogue(modules: &[&'static Modules]) -> Vec<String> {
         let words = |(module, actions): (&String, &'static BTreeMap<String, String>)| {
-            actions
-                .keys()
-                .map(|action| format!("{module}.{action}"))
-                .collect::<Vec<_>>()
+            actions.keys().map(|action| format!("{module}.{action}")).collect::<Vec<_>>()
         };
-        modules
-            .iter()
-            .flat_map(|modules| modules.iter())
-            .flat_map(words)
-            .collect()
+        modules.iter().flat_map(|modules| modules.iter()).flat_map(words).collect()
     }
 
     fn role(sector_key: &str, key: &str) -> &'static Template {
-        sector(sector_key)
-            .unwrap()
-            .roles
-            .iter()
-            .find(|role| role.key == key)
-            .unwrap()
+        sector(sector_key).unwrap().roles.iter().find(|role| role.key == key).unwrap()
     }
 
     /// The role with everything it includes.
@@ -252,10 +215,7 @@ mod tests {
         let mut pending = vec![role(sector_key, key)];
         while let Some(next) = pending.pop() {
             set.extend(&PermissionSet::of(&next.permissions));
-            let fresh = next
-                .includes
-                .iter()
-                .filter(|included| seen.insert(included));
+            let fresh = next.includes.iter().filter(|included| seen.insert(included));
             pending.extend(fresh.map(|included| role(sector_key, included)));
         }
         set
@@ -279,40 +239,22 @@ mod tests {
     fn every_role_named_exists_beside_the_one_that_names_it() {
         for shelf in shelves() {
             let keys: HashSet<_> = shelf.roles.iter().map(|role| &role.key).collect();
-            assert_eq!(
-                keys.len(),
-                shelf.roles.len(),
-                "two roles of one key in {}",
-                shelf.name
-            );
+            assert_eq!(keys.len(), shelf.roles.len(), "two roles of one key in {}", shelf.name);
             for role in shelf.roles {
                 for named in role.includes.iter().chain(&role.may_grant) {
-                    assert!(
-                        keys.contains(named),
-                        "{}: {} names {named}",
-                        shelf.name,
-                        role.key
-                    );
+                    assert!(keys.contains(named), "{}: {} names {named}", shelf.name, role.key);
                 }
             }
         }
         for sector in sectors() {
             let mut choices = sector.roles.iter().chain(builtin(false));
-            assert!(
-                choices.any(|role| role.key == sector.default_role),
-                "{}",
-                sector.key
-            );
+            assert!(choices.any(|role| role.key == sector.default_role), "{}", sector.key);
             for key in sector.builtin.keys() {
                 assert!(builtin(false).iter().any(|role| role.key == *key), "{key}");
             }
         }
         for system in [false, true] {
-            assert!(
-                builtin(system)
-                    .iter()
-                    .any(|role| role.key == builtin_default_role())
-            );
+            assert!(builtin(system).iter().any(|role| role.key == builtin_default_role()));
         }
     }
 
@@ -323,11 +265,7 @@ mod tests {
             loop {
                 let before = settled.len();
                 for role in shelf.roles {
-                    if role
-                        .includes
-                        .iter()
-                        .all(|key| settled.contains(key.as_str()))
-                    {
+                    if role.includes.iter().all(|key| settled.contains(key.as_str())) {
                         settled.insert(&role.key);
                     }
                 }
@@ -335,12 +273,7 @@ mod tests {
                     break;
                 }
             }
-            assert_eq!(
-                settled.len(),
-                shelf.roles.len(),
-                "a circle of includes: {}",
-                shelf.name
-            );
+            assert_eq!(settled.len(), shelf.roles.len(), "a circle of includes: {}", shelf.name);
         }
     }
 
@@ -367,19 +300,11 @@ mod tests {
         let filled = |text: &Localized| !text.en.trim().is_empty() && !text.fr.trim().is_empty();
         for shelf in shelves() {
             for role in shelf.roles {
-                assert!(
-                    filled(&role.names) && filled(&role.description),
-                    "{}",
-                    role.key
-                );
+                assert!(filled(&role.names) && filled(&role.description), "{}", role.key);
                 assert_eq!(role.names.in_language("fr"), role.names.fr);
                 assert_eq!(role.names.in_language("nl"), role.names.en);
             }
-            let mut texts = shelf
-                .modules
-                .iter()
-                .flat_map(|m| m.values())
-                .flat_map(|a| a.values());
+            let mut texts = shelf.modules.iter().flat_map(|m| m.values()).flat_map(|a| a.values());
             assert!(texts.all(|text| !text.trim().is_empty()), "{}", shelf.name);
         }
         assert!(sectors().iter().all(|sector| filled(&sector.names)));
@@ -387,10 +312,8 @@ mod tests {
 
     #[test]
     fn keys_and_aliases_mean_one_role_whatever_sectors_are_installed() {
-        let offered: Vec<_> = builtin(false)
-            .iter()
-            .chain(sectors().iter().flat_map(|s| &s.roles))
-            .collect();
+        let offered: Vec<_> =
+            builtin(false).iter().chain(sectors().iter().flat_map(|s| &s.roles)).collect();
         let mut words = BTreeSet::new();
         for role in offered {
             for word in role.aliases.iter().chain([&role.key]) {
@@ -406,12 +329,7 @@ mod tests {
     #[test]
     fn the_roles_that_the_product_documents_name_are_there() {
         let names = |key: &str| -> Vec<&str> {
-            sector(key)
-                .unwrap()
-                .roles
-                .iter()
-                .map(|role| role.names.en.as_str())
-                .collect()
+            sector(key).unwrap().roles.iter().map(|role| role.names.en.as_str()).collect()
         };
         assert_eq!(
             names("business"),
@@ -456,10 +374,7 @@ mod tests {
             "files",
             "calls",
         ] {
-            assert!(
-                sector("business").unwrap().modules.contains_key(module),
-                "{module}"
-            );
+            assert!(sector("business").unwrap().modules.contains_key(module), "{module}");
         }
         assert_eq!(role("business", "visitor").max_duration_days, Some(30));
     }
@@ -482,11 +397,9 @@ mod tests {
         assert_eq!(role("platform", "advanced").exclusive_set, set);
         assert_eq!(platform.builtin["administrator"].exclusive_set, set);
         assert_eq!(platform.default_role, "basic");
-        for forbidden in [
-            "iam.members.invite.internal",
-            "iam.workspaces.create",
-            "iam.roles.assign",
-        ] {
+        for forbidden in
+            ["iam.members.invite.internal", "iam.workspaces.create", "iam.roles.assign"]
+        {
             assert!(!allows("platform", "basic", forbidden), "{forbidden}");
             assert!(!allows("platform", "advanced", forbidden), "{forbidden}");
         }
@@ -499,29 +412,10 @@ mod tests {
     fn a_company_client_deposits_and_searches_and_makes_no_entries() {
         let client = holds("accounting", "company_client");
         assert_eq!(client.patterns(), ["documents.search", "documents.upload"]);
-        assert!(allows(
-            "accounting",
-            "company_collaborator",
-            "entries.create"
-        ));
-        assert!(allows(
-            "accounting",
-            "site_manager",
-            "iam.members.remove.internal"
-        ));
-        assert!(!allows(
-            "accounting",
-            "site_collaborator",
-            "iam.members.remove.internal"
-        ));
-        assert!(allows(
-            "accounting",
-            "site_collaborator",
-            "iam.members.remove.external"
-        ));
-        assert_eq!(
-            role("accounting", "site_collaborator").reach,
-            Reach::Everywhere
-        );
+        assert!(allows("accounting", "company_collaborator", "entries.create"));
+        assert!(allows("accounting", "site_manager", "iam.members.remove.internal"));
+        assert!(!allows("accounting", "site_collaborator", "iam.members.remove.internal"));
+        assert!(allows("accounting", "site_collaborator", "iam.members.remove.external"));
+        assert_eq!(role("accounting", "site_collaborator").reach, Reach::Everywhere);
     }
 }

@@ -1,0 +1,27 @@
+-- Groups: teams and departments that carry role assignments.
+
+create table groups (
+    tenant_id uuid not null constraint groups_tenant_fkey references tenants (id),
+    id uuid not null,
+    key text not null,
+    display_name text not null,
+    description text not null default '',
+    version bigint not null default 1,
+    created_at timestamptz not null,
+    updated_at timestamptz not null,
+    constraint groups_pkey primary key (tenant_id, id),
+    constraint groups_key_key unique (tenant_id, key)
+);
+
+create table group_members (
+    tenant_id uuid not null,
+    group_id uuid not null,
+    user_id uuid not null,
+    created_at timestamptz not null,
+    constraint group_members_pkey primary key (tenant_id, group_id, user_id),
+    constraint group_members_group_fkey foreign key (tenant_id, group_id) references groups,
+    constraint group_members_membership_fkey foreign key (tenant_id, user_id) references memberships
+);
+create index group_members_user on group_members (tenant_id, user_id);
+
+grant select, insert, update, delete on groups, group_members to rolecall_server;

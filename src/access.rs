@@ -1,0 +1,417 @@
+//! The gate. It authenticates every call, and turns what an operation derived from its request into the
+//! only values that let anything be read ([`Permit`]) or changed ([`Claim`], which opens a `Change`).
+//!
+//! It decides from facts and keys alone and knows no feature.
+
+use chrono::{DateTime, Utc};
+use http::HeaderMap;
+
+use crate::{
+    app::App,
+    caller::{Call, Caller},
+    decision::{
+        Authority, Credential, Facts, Permission, Reason, Refusal, Resource, TenantNotLoaded,
+        standing,
+    },
+    error::{Error, Result},
+    ids::{Key, TenantId, UserId},
+    proto::{Place, Rule},
+    secret,
+};
+
+/// Metadata that carries the credential: `Bearer rck_…` or `Bearer rcs_…`.
+const AUTHORIZATION: &str = "authorization";
+/// Metadata that names the person for whom a service acts: `usr_…`.
+const ON_BEHALF_OF: &str = "rolecall-on-behalf-of";
+
+/// Finds out who calls.
+///
+/// # Errors
+/// `UNAUTHENTICATED` for a missing, malformed, unknown, expired or ended credential.
+pub async fn authenticate(app: &App, rule: Rule, headers: &HeaderMap) -> Result<Caller> {
+    let Some(token) = bearer(headers)? else {
+        return match rule {
+            Rule::Public => Ok(Caller::Anonymous),
+            _ => Err(unauthenticated(
+                "CREDENTIAL_MISSING",
+                "no credential; send `authorization: Bearer <api key or session token>`",
+            )),
+        };
+    };
+    let on_behalf_of = on_behalf_of(headers)?;
+    let now = app.clock.now();
+    let authority =
+        app.replica.ask(|facts| authority(app, facts, token, on_behalf_of, now)).await??;
+    Ok(Caller::Authenticated(authority))
+}
+
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>> {
+    let Some(value) = headers.get(AUTHORIZATION) else { return Ok(None) };
+    let token = value.to_str().ok().and_then(|text| {
+        let (scheme, token) = text.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+    });
+    token.map(Some).ok_or_else(malformed)
+}
+
+fn on_behalf_of(headers: &HeaderMap) -> Result<Option<UserId>> {
+    let Some(value) = headers.get(ON_BEHALF_OF) else { return Ok(None) };
+    let user = value.to_str().ok().and_then(|text| text.parse().ok());
+    let wanted = "expected the id of a user, `usr_…`";
+    user.map(Some).ok_or_else(|| Error::invalid(ON_BEHALF_OF, wanted))
+}
+
+fn authority(
+    app: &App,
+    facts: &Facts,
+    token: &str,
+    on_behalf_of: Option<UserId>,
+    now: DateTime<Utc>,
+) -> Result<Result<Authority>, TenantNotLoaded> {
+    let credential = if secret::is_api_key(token) {
+        facts
+            .directory
+            .api_keys
+            .get(&secret::hash_api_key(token))
+            .map(|key| (Credential::ApiKey(key.clone()), key.tenant))
+    } else if secret::is_session_token(token) {
+        app.keys.open_session(token).map(|claims| (Credential::Session(claims), claims.tenant))
+    } else {
+        return Ok(Err(malformed()));
+    };
+    let Some((credential, tenant)) = credential else {
+        return Ok(Err(unauthenticated(
+            "CREDENTIAL_UNKNOWN",
+            "the credential is not known here; sign in again, or create a new key",
+        )));
+    };
+    let authority = Authority { credential, on_behalf_of };
+    let key = facts.directory.tenant_keys.get(&tenant).map_or("", Key::as_str);
+    Ok(match standing(facts, key, authority.subject(), now)? {
+        None => Ok(authority),
+        Some(reason) => Err(ended(reason)),
+    })
+}
+
+fn malformed() -> Error {
+    unauthenticated(
+        "CREDENTIAL_MALFORMED",
+        "the credential is malformed; send `authorization: Bearer <api key or session token>`",
+    )
+}
+
+const fn unauthenticated(reason: &'static str, message: &'static str) -> Error {
+    Error::Unauthenticated { reason, message }
+}
+
+fn ended(reason: Reason) -> Error {
+    match reason {
+        Reason::SessionExpired => {
+            unauthenticated("SESSION_EXPIRED", "the session has expired; sign in again")
+        }
+        Reason::KeyRevoked => {
+            unauthenticated("KEY_REVOKED", "the api key was revoked; create a new one")
+        }
+        Reason::KeyExpired => {
+            unauthenticated("KEY_EXPIRED", "the api key has expired; create a new one")
+        }
+        Reason::AccountDisabled => {
+            unauthenticated("ACCOUNT_DISABLED", "the account is disabled; ask an operator")
+        }
+        Reason::MembershipSuspended => unauthenticated(
+            "MEMBERSHIP_SUSPENDED",
+            "the membership is suspended; ask an administrator of the tenant",
+        ),
+        Reason::TenantSuspended => {
+            unauthenticated("TENANT_SUSPENDED", "the tenant is suspended; ask an operator")
+        }
+        _ => unauthenticated("SESSION_ENDED", "the credential is no longer valid; sign in again"),
+    }
+}
+
+/// One permission on one scope of one tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Demand {
+    pub tenant: String,
+    pub permission: &'static str,
+    /// As [`Resource::parse`] reads it; empty: the tenant.
+    pub scope: String,
+}
+
+/// What an operation asks for, derived from its request and bound to the rule of its RPC.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    tenant: String,
+    warrant: Warrant,
+}
+
+#[derive(Debug, Clone)]
+pub enum Warrant {
+    /// The caller needs all of these.
+    Demands(Vec<Demand>),
+    /// The caller touches only what is its own, in a tenant where it is active.
+    Oneself,
+    /// A one-time token, which the operation verifies.
+    Link,
+    /// Whoever runs commands beside the database.
+    Installation,
+}
+
+impl Claim {
+    #[must_use]
+    pub fn tenant(&self) -> &str {
+        &self.tenant
+    }
+
+    #[must_use]
+    pub fn warrant(&self) -> &Warrant {
+        &self.warrant
+    }
+
+    /// A command's claim on a tenant.
+    ///
+    /// # Errors
+    /// For anybody but [`Caller::Installation`].
+    pub fn installation(call: &Call, tenant: &str) -> Result<Self> {
+        match call.caller {
+            Caller::Installation => {
+                Ok(Self { tenant: tenant.to_owned(), warrant: Warrant::Installation })
+            }
+            _ => Err(Error::internal("only a command may claim the installation")),
+        }
+    }
+}
+
+impl Call {
+    /// Claims the one permission of the RPC's rule, on the tenant or on the installation.
+    ///
+    /// # Errors
+    /// `INTERNAL` when the rule has another form.
+    pub fn claim(&self, tenant: &str) -> Result<Claim> {
+        match self.permissions() {
+            [permission] => self.claim_each(tenant, permission, [""]),
+            _ => Err(Error::internal(format!("{} has no single permission", self.path))),
+        }
+    }
+
+    /// Claims one of the rule's permissions on several scopes of the tenant.
+    ///
+    /// # Errors
+    /// `INTERNAL` when the rule does not list the permission; `INVALID_ARGUMENT` for a bad scope.
+    pub fn claim_each<S: AsRef<str>>(
+        &self,
+        tenant: &str,
+        permission: &'static str,
+        scopes: impl IntoIterator<Item = S>,
+    ) -> Result<Claim> {
+        if !self.permissions().contains(&permission) {
+            return Err(Error::internal(format!("{} does not list {permission}", self.path)));
+        }
+        let place = match self.rule {
+            Rule::Permission { on, .. } | Rule::Oneself { on, .. } => on,
+            Rule::Public | Rule::Authenticated => Place::Tenant,
+        };
+        let held_on = if place == Place::Installation { Key::SYSTEM } else { tenant };
+        let demand = |scope: S| Demand {
+            tenant: held_on.to_owned(),
+            permission,
+            scope: scope.as_ref().to_owned(),
+        };
+        let demands = scopes.into_iter().map(demand).collect();
+        Ok(Claim { tenant: tenant.to_owned(), warrant: Warrant::Demands(demands) })
+    }
+
+    /// Claims what is the caller's own, or the rule's permission over somebody else.
+    ///
+    /// # Errors
+    /// `INTERNAL` when the rule is not `oneself`.
+    pub fn claim_person(&self, tenant: &str, person: UserId) -> Result<Claim> {
+        let Rule::Oneself { or_any_of, .. } = self.rule else {
+            return Err(Error::internal(format!("{} is not about oneself", self.path)));
+        };
+        if self.person() == Some(person) {
+            return self.claim_oneself(tenant);
+        }
+        match or_any_of {
+            [permission] => self.claim_each(tenant, permission, [""]),
+            _ => Err(Error::Denied {
+                reason: "NOT_YOURS",
+                message: "only the person concerned may do this; call with their session"
+                    .to_owned(),
+            }),
+        }
+    }
+
+    /// Claims what is the caller's own in a tenant where it is active.
+    ///
+    /// # Errors
+    /// `INTERNAL` when the rule is neither `oneself` nor `authenticated`.
+    pub fn claim_oneself(&self, tenant: &str) -> Result<Claim> {
+        match self.rule {
+            Rule::Oneself { .. } | Rule::Authenticated => {
+                Ok(Claim { tenant: tenant.to_owned(), warrant: Warrant::Oneself })
+            }
+            _ => Err(Error::internal(format!("{} is not about oneself", self.path))),
+        }
+    }
+
+    /// Claims what a one-time token allows; the operation verifies the token.
+    ///
+    /// # Errors
+    /// `INTERNAL` when the RPC is not public.
+    pub fn claim_link(&self, tenant: &str) -> Result<Claim> {
+        match self.rule {
+            Rule::Public => Ok(Claim { tenant: tenant.to_owned(), warrant: Warrant::Link }),
+            _ => Err(Error::internal(format!("{} is not public", self.path))),
+        }
+    }
+
+    fn permissions(&self) -> &'static [&'static str] {
+        match self.rule {
+            Rule::Permission { any_of, .. } | Rule::Oneself { or_any_of: any_of, .. } => any_of,
+            Rule::Public | Rule::Authenticated => &[],
+        }
+    }
+
+    /// The person whose session calls.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED` for a service that acts for nobody.
+    pub fn require_person(&self) -> Result<UserId> {
+        self.person().ok_or_else(|| Error::Denied {
+            reason: "NOT_A_PERSON",
+            message: "only a person can do this; call with a session, or on somebody's behalf"
+                .to_owned(),
+        })
+    }
+}
+
+/// Proof that the caller may read in a tenant. Reads take it, and nothing else makes one.
+#[derive(Debug, Clone)]
+pub struct Permit {
+    tenant: TenantId,
+    key: Key,
+    revision: u64,
+}
+
+impl Permit {
+    #[must_use]
+    pub fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+
+    #[must_use]
+    pub fn tenant_key(&self) -> &Key {
+        &self.key
+    }
+
+    /// The revision that the permission was decided at: reads that follow see at least this.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+}
+
+/// Lets a read pass, or says why not.
+///
+/// # Errors
+/// `PERMISSION_DENIED`, also for a tenant that does not exist: the two cannot be told apart.
+pub async fn permit(app: &App, call: &Call, claim: &Claim) -> Result<Permit> {
+    let now = app.clock.now();
+    app.replica
+        .ask(|facts| {
+            Ok(match authorise(facts, call, claim, now)? {
+                Ok(()) => match facts.directory.tenants.get(claim.tenant()) {
+                    Some(entry) => Ok(Permit {
+                        tenant: entry.id,
+                        key: facts.directory.tenant_keys[&entry.id].clone(),
+                        revision: facts.revision,
+                    }),
+                    None => Err(Error::not_found("tenant", claim.tenant())),
+                },
+                Err(error) => Err(error),
+            })
+        })
+        .await?
+}
+
+/// The one rule behind reads and changes: the claim, decided over these facts.
+///
+/// # Errors
+/// When the facts of a tenant are not loaded; the inner error is the refusal.
+pub fn authorise(
+    facts: &Facts,
+    call: &Call,
+    claim: &Claim,
+    now: DateTime<Utc>,
+) -> Result<Result<()>, TenantNotLoaded> {
+    let refused = |demand: &Demand, refusal| Ok(Err(denied(demand, refusal)));
+    match (&claim.warrant, &call.caller) {
+        (Warrant::Link, _) | (Warrant::Installation, Caller::Installation) => Ok(Ok(())),
+        (Warrant::Demands(demands), Caller::Authenticated(authority)) => {
+            for demand in demands {
+                let permission = match Permission::parse(demand.permission) {
+                    Ok(permission) => permission,
+                    Err(error) => return Ok(Err(Error::internal(error))),
+                };
+                let resource = match Resource::parse(&demand.scope) {
+                    Ok(resource) => resource,
+                    Err(error) => return Ok(Err(Error::invalid("scope", error))),
+                };
+                let may = authority.may(facts, &demand.tenant, permission, resource, now)?;
+                if let Err(refusal) = may {
+                    return refused(demand, refusal);
+                }
+            }
+            Ok(Ok(()))
+        }
+        (Warrant::Oneself, Caller::Authenticated(authority)) => {
+            let flaw = standing(facts, &claim.tenant, authority.subject(), now)?;
+            let acts = authority.on_behalf_of.is_none();
+            Ok(match flaw {
+                None if acts => Ok(()),
+                None => Err(Error::Denied {
+                    reason: "NOT_YOURS",
+                    message: "only the person concerned may do this; call with their session"
+                        .to_owned(),
+                }),
+                Some(_) => Err(Error::Denied {
+                    reason: "NOT_A_MEMBER",
+                    message: format!("you are not an active member of tenant `{}`", claim.tenant),
+                }),
+            })
+        }
+        _ => Ok(Err(malformed())),
+    }
+}
+
+pub(crate) fn denied(demand: &Demand, refusal: Refusal) -> Error {
+    let Demand { tenant, permission, scope } = demand;
+    let place = match (tenant.as_str(), scope.as_str()) {
+        (Key::SYSTEM, _) => "the installation".to_owned(),
+        (tenant, "") => format!("tenant `{tenant}`"),
+        (tenant, scope) => format!("`{scope}` of tenant `{tenant}`"),
+    };
+    let (reason, message) = match refusal {
+        Refusal::Caller(Reason::Narrowed) => (
+            "KEY_NARROWED",
+            format!("the api key is narrowed and leaves out `{permission}`; use another key"),
+        ),
+        Refusal::Caller(_) => (
+            "PERMISSION_MISSING",
+            format!("you do not hold `{permission}` on {place}; ask an administrator for a role"),
+        ),
+        Refusal::OnBehalfOf(_) => (
+            "PERMISSION_MISSING_ON_BEHALF_OF",
+            format!("the person you act for does not hold `{permission}` on {place}"),
+        ),
+        Refusal::ActAs => (
+            "ACT_AS_REFUSED",
+            format!(
+                "you may not act for this person on {place}; it takes `iam.act_as`, and never \
+                 reaches somebody with rights on the installation"
+            ),
+        ),
+    };
+    Error::Denied { reason, message }
+}

@@ -1,0 +1,40 @@
+//! What every operation needs at hand. Cheap to clone.
+
+use std::{ops::Deref, sync::Arc};
+
+use sqlx::PgPool;
+
+use crate::{
+    change::Turns, clock::Clock, mail::Mail, passwords::Passwords, replica::Replica, secret::Keys,
+};
+
+#[derive(Clone)]
+pub struct App(Arc<Parts>);
+
+pub struct Parts {
+    pub pool: PgPool,
+    pub replica: Replica,
+    pub clock: Clock,
+    pub keys: Keys,
+    pub mail: Mail,
+    pub passwords: Passwords,
+    /// Who waits for which tenant's lock.
+    pub turns: Turns,
+    /// Where the links in mails lead, without a slash at the end.
+    pub public_url: String,
+}
+
+impl App {
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+impl Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}

@@ -1,0 +1,81 @@
+//! Who calls, on whose behalf, and from where.
+
+use crate::{
+    decision::{Authority, Credential},
+    ids::{SubjectId, UserId},
+    proto::Rule,
+};
+
+/// One call, as the gate found it. Every operation gets it and hands it on to whatever decides.
+#[derive(Debug, Clone)]
+pub struct Call {
+    pub path: &'static str,
+    pub rule: Rule,
+    pub caller: Caller,
+    /// The caller's address; empty when unknown.
+    pub source: String,
+    pub user_agent: String,
+}
+
+#[derive(Debug, Clone)]
+pub enum Caller {
+    /// No credential: the RPC is public, and its own one-time token says what it may do.
+    Anonymous,
+    Authenticated(Authority),
+    /// The installation itself: a command run by whoever holds the database's credentials.
+    Installation,
+}
+
+impl Call {
+    /// A call of the installation itself, from a command rather than over the wire.
+    #[must_use]
+    pub fn installation() -> Self {
+        Self {
+            path: "",
+            rule: Rule::Authenticated,
+            caller: Caller::Installation,
+            source: String::new(),
+            user_agent: String::new(),
+        }
+    }
+
+    #[must_use]
+    pub fn authority(&self) -> Option<&Authority> {
+        match &self.caller {
+            Caller::Authenticated(authority) => Some(authority),
+            Caller::Anonymous | Caller::Installation => None,
+        }
+    }
+
+    /// The person who acts: the one on whose behalf it is done, or the one whose session calls.
+    #[must_use]
+    pub fn person(&self) -> Option<UserId> {
+        let authority = self.authority()?;
+        authority.on_behalf_of.or_else(|| authority.subject().id().user())
+    }
+
+    #[must_use]
+    pub fn subject(&self) -> Option<SubjectId> {
+        self.authority().map(|authority| authority.subject().id())
+    }
+
+    /// How the audit names who calls.
+    #[must_use]
+    pub fn actor(&self) -> String {
+        match (&self.caller, self.subject()) {
+            (Caller::Installation, _) => "installation".to_owned(),
+            (_, Some(subject)) => subject.to_string(),
+            (_, None) => "anonymous".to_owned(),
+        }
+    }
+
+    /// The key that authenticated the call, for the audit.
+    #[must_use]
+    pub fn credential(&self) -> String {
+        match self.authority().map(|a| &a.credential) {
+            Some(Credential::ApiKey(key)) => key.id.to_string(),
+            Some(Credential::Session(claims)) => claims.session.to_string(),
+            None => String::new(),
+        }
+    }
+}

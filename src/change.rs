@@ -1,0 +1,499 @@
+//! The write path: the only way to write what a decision, a list of people or the audit can show.
+//!
+//! A change waits its turn for the tenant, locks the tenant's row, is authorised by the facts read after
+//! the lock, writes, and is sealed: its events are numbered and chained, and committed, in one message.
+//! It is acknowledged when the replicas obey it.
+
+mod audit;
+mod request;
+mod rules;
+mod turn;
+
+use futures::future::BoxFuture;
+use sqlx::{Executor, PgConnection, Postgres, Row, pool::PoolConnection};
+
+pub use audit::Event;
+pub use request::{Answer, Options};
+pub use rules::Scope;
+pub use turn::Turns;
+
+use crate::{
+    access::{Claim, Warrant, authorise},
+    app::App,
+    caller::Call,
+    decision::{
+        Account, Credential, Facts, Record, Resource, SessionEnd, TenantFacts, TenantStatus, Time,
+        Transition,
+    },
+    error::{Error, Result},
+    ids::{Key, RoleId, SubjectId, TenantId},
+    replica::{FORMAT, load, revision_text},
+    secret,
+};
+
+/// One change in progress. Statements that write take it, so that none escapes audit and revision.
+pub struct Change {
+    app: App,
+    call: Call,
+    /// `None` only after the end.
+    conn: Option<PoolConnection<Postgres>>,
+    tenant: TenantRow,
+    facts: Facts,
+    now: Time,
+    reason: String,
+    drafts: Vec<audit::Draft>,
+    /// Whether an event could have taken an administrator away.
+    touches_rights: bool,
+}
+
+/// The locked tenant, as the change found it.
+#[derive(Debug, Clone)]
+pub struct TenantRow {
+    pub id: TenantId,
+    pub key: Key,
+    pub status: TenantStatus,
+    pub default_role: Option<RoleId>,
+    pub display_name: String,
+    pub language: String,
+    pub invitation_lifetime_seconds: i64,
+    pub allowed_email_domains: Vec<String>,
+}
+
+/// Runs an operation as one change and returns its answer with the revision set.
+///
+/// The operation may run again after a deadlock, so it has no effects but through the change.
+///
+/// # Errors
+/// What the operation returns, refusals of the gate, and `UNAVAILABLE` when the outcome is not known or
+/// not yet obeyed everywhere; the same request id then finds it.
+pub async fn run<Q, R, F>(
+    app: &App,
+    call: &Call,
+    claim: Claim,
+    options: Options,
+    input: Q,
+    operation: F,
+) -> Result<R>
+where
+    Q: Clone + Send,
+    R: Answer,
+    F: for<'c> Fn(&'c mut Change, Q) -> BoxFuture<'c, Result<R>> + Send + Sync,
+{
+    const TRIES: usize = 3;
+    // A tenant that does not exist is refused as one that is not yours: the gate says so.
+    let directory = app.replica.facts();
+    let Some(tenant) = directory.directory.tenants.get(claim.tenant()).map(|t| t.id) else {
+        crate::access::permit(app, call, &claim).await?;
+        return Err(Error::not_found("tenant", claim.tenant()));
+    };
+    drop(directory);
+    let _turn = app.turns.wait(tenant).await?;
+    for tries in 1.. {
+        match attempt(app, call, &claim, &options, input.clone(), &operation).await {
+            Err(Error::Aborted { reason: "CONFLICT", .. }) if tries < TRIES => {}
+            Err(error) => return Err(error),
+            Ok((mut answer, revision)) => {
+                // Also what changed nothing, and what was answered before, must be obeyed everywhere.
+                app.replica.barrier(revision).await?;
+                if !options.validate_only {
+                    answer.set_revision(revision_text(revision));
+                }
+                return Ok(answer);
+            }
+        }
+    }
+    Err(Error::internal("unreachable: the loop returns"))
+}
+
+async fn attempt<Q, R, F>(
+    app: &App,
+    call: &Call,
+    claim: &Claim,
+    options: &Options,
+    input: Q,
+    operation: &F,
+) -> Result<(R, u64)>
+where
+    R: Answer,
+    F: for<'c> Fn(&'c mut Change, Q) -> BoxFuture<'c, Result<R>> + Send + Sync,
+{
+    let mut change = Change::begin(app, call, claim, options).await?;
+    if let Some(key) = &options.request
+        && let Some((answer, revision)) = request::find(change.conn(), key).await?
+    {
+        change.abandon().await?;
+        return Ok((answer, revision));
+    }
+    let outcome = match change.authorise(claim).await {
+        Ok(()) => operation(&mut change, input).await,
+        Err(refusal) => Err(refusal),
+    };
+    match outcome {
+        Ok(answer) if options.validate_only => {
+            change.check_rules().await?;
+            let revision = change.abandon().await?;
+            Ok((answer, revision))
+        }
+        Ok(answer) if change.drafts.is_empty() => {
+            let revision = change.abandon().await?;
+            Ok((answer, revision))
+        }
+        Ok(answer) => {
+            let revision = change.seal(options.request.as_ref(), &answer).await?;
+            Ok((answer, revision))
+        }
+        Err(error) => {
+            // What a refusal says about the state must be obeyed everywhere, too.
+            if let Ok(revision) = change.abandon().await {
+                app.replica.barrier(revision).await?;
+            }
+            Err(error)
+        }
+    }
+}
+
+impl Change {
+    async fn begin(app: &App, call: &Call, claim: &Claim, options: &Options) -> Result<Self> {
+        let mut conn = app.pool.acquire().await?;
+        conn.execute("begin").await?;
+        let mut change = Self {
+            app: app.clone(),
+            call: call.clone(),
+            conn: Some(conn),
+            tenant: TenantRow::unknown(),
+            facts: Facts::default(),
+            now: app.clock.now(),
+            reason: options.reason.clone(),
+            drafts: Vec::new(),
+            touches_rights: false,
+        };
+        change.tenant = lock(change.conn(), claim.tenant()).await?;
+        Ok(change)
+    }
+
+    /// Reads the facts about the caller, after the lock, and decides by them.
+    async fn authorise(&mut self, claim: &Claim) -> Result<()> {
+        self.load_caller(claim).await?;
+        authorise(&self.facts, &self.call, claim, self.now)
+            .map_err(|missing| Error::internal(format!("{} is not in the slice", missing.0)))?
+    }
+
+    async fn load_caller(&mut self, claim: &Claim) -> Result<()> {
+        let call = self.call.clone();
+        let authority = call.authority();
+        let subjects: Vec<SubjectId> =
+            authority.map(|a| a.subjects().collect()).unwrap_or_default();
+        let workspaces: Vec<String> = match claim.warrant() {
+            Warrant::Demands(demands) => demands
+                .iter()
+                .filter_map(|d| Resource::parse(&d.scope).ok()?.workspace.map(str::to_owned))
+                .collect(),
+            Warrant::Oneself | Warrant::Link | Warrant::Installation => Vec::new(),
+        };
+        let tenant = self.tenant.clone();
+        let conn = self.conn.as_deref_mut().ok_or_else(ended)?;
+        let mut facts =
+            Facts::new(load::revision(conn).await?, crate::decision::Directory::default());
+        learn(&mut facts, Record::Tenant(tenant.record()), tenant.id);
+        facts.insert_tenant(load::slice(conn, tenant.id, &subjects, &workspaces).await?);
+        if tenant.id != TenantId::SYSTEM {
+            let system = TenantRow::read(conn, TenantId::SYSTEM).await?;
+            learn(&mut facts, Record::Tenant(system.record()), system.id);
+            facts.insert_tenant(load::slice(conn, TenantId::SYSTEM, &subjects, &[]).await?);
+        }
+        if let Some(authority) = authority {
+            load_credential(conn, &mut facts, &authority.credential).await?;
+        }
+        load_accounts(conn, &mut facts, &subjects).await?;
+        self.facts = facts;
+        self.refresh_credential();
+        Ok(())
+    }
+
+    /// The key as the database has it now, not as the replica knew it.
+    fn refresh_credential(&mut self) {
+        if let crate::caller::Caller::Authenticated(authority) = &mut self.call.caller
+            && let Credential::ApiKey(key) = &mut authority.credential
+            && let Some(fresh) = self.facts.directory.api_keys.get(&key.hash)
+        {
+            *key = fresh.clone();
+        }
+    }
+
+    /// The connection, inside the transaction and under the tenant's lock.
+    pub fn conn(&mut self) -> &mut PgConnection {
+        // Invariant: only `seal` and `abandon` take the connection, and both end the change.
+        #[expect(clippy::unwrap_used, reason = "the invariant above")]
+        self.conn.as_deref_mut().unwrap()
+    }
+
+    #[must_use]
+    pub fn app(&self) -> &App {
+        &self.app
+    }
+
+    #[must_use]
+    pub fn call(&self) -> &Call {
+        &self.call
+    }
+
+    #[must_use]
+    pub fn tenant(&self) -> &TenantRow {
+        &self.tenant
+    }
+
+    /// The time of this change, by which its dates are judged.
+    #[must_use]
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    /// A new id.
+    ///
+    /// # Errors
+    /// When the operating system has no randomness to give.
+    pub fn id<T: From<uuid::Uuid>>(&self) -> Result<T> {
+        crate::random::id(self.now)
+    }
+
+    /// Goes on in a tenant that this very change has made; its lock is the installation's.
+    ///
+    /// # Errors
+    /// When the row is not there.
+    pub async fn enter(&mut self, tenant: TenantId) -> Result<()> {
+        let row = TenantRow::read(self.conn(), tenant).await?;
+        learn(&mut self.facts, Record::Tenant(row.record()), tenant);
+        self.facts.insert_tenant(TenantFacts::new(tenant));
+        self.tenant = row;
+        Ok(())
+    }
+
+    /// Notes what happened; the facts of this change follow at once.
+    ///
+    /// # Errors
+    /// When the event cannot be written down.
+    pub fn record(&mut self, event: Event) -> Result<()> {
+        let (before, after) = event.records();
+        self.touches_rights |= [before, after].into_iter().flatten().any(rules::touches_rights);
+        let step =
+            Transition { tenant: self.tenant.id, before: before.cloned(), after: after.cloned() };
+        self.facts.apply(&step);
+        let draft = audit::Draft::new(&self.call, self.tenant.id, &event, &self.reason, self.now)?;
+        self.drafts.push(draft);
+        Ok(())
+    }
+
+    /// Undoes everything and returns the revision that what was read belongs to.
+    async fn abandon(mut self) -> Result<u64> {
+        let mut conn = self.conn.take().ok_or_else(ended)?;
+        conn.execute("rollback").await?;
+        Ok(load::revision(&mut conn).await?)
+    }
+
+    /// Numbers, chains and commits, in one message. From here on the outcome is the database's.
+    async fn seal<R: Answer>(
+        mut self,
+        request: Option<&request::RequestKey>,
+        answer: &R,
+    ) -> Result<u64> {
+        self.check_rules().await?;
+        let drafts = std::mem::take(&mut self.drafts);
+        audit::insert_values(self.conn(), &drafts).await?;
+        let pending = serde_json::json!({
+            "skew": self.app.clock.moved_seconds(),
+            "events": drafts.iter().map(|draft| serde_json::json!({
+                "tenant": draft.tenant.uuid(),
+                "format": FORMAT,
+                "body": draft.body,
+            })).collect::<Vec<_>>(),
+            "request": request.map(|key| {
+                let mut kept = answer.clone();
+                kept.redact();
+                serde_json::json!({
+                    "caller": key.caller,
+                    "id": key.id,
+                    "hash": secret::hex(&key.hash),
+                    "response": secret::hex(&kept.encode_to_vec()),
+                })
+            }),
+        });
+        sqlx::query("select set_config('rolecall.pending', $1, true)")
+            .bind(pending.to_string())
+            .execute(self.conn())
+            .await?;
+        let mut conn = self.conn.take().ok_or_else(ended)?;
+        let sealed = sqlx::raw_sql("select seal() as revision; commit").fetch_one(&mut *conn).await;
+        let revision = match sealed.and_then(|row| row.try_get::<i64, _>("revision")) {
+            Ok(revision) => revision,
+            Err(error) => {
+                // Whether it was committed is not known here: never reuse the connection.
+                conn.close_on_drop();
+                return Err(match Error::from(error) {
+                    Error::Internal(error) => Error::Internal(error),
+                    error @ Error::Aborted { .. } => error,
+                    _ => Error::Unavailable {
+                        message: "whether the change was stored is not known",
+                        retry_after: std::time::Duration::from_millis(500),
+                    },
+                });
+            }
+        };
+        drop(conn);
+        Ok(revision.unsigned_abs())
+    }
+}
+
+fn ended() -> Error {
+    Error::internal("the change has ended")
+}
+
+impl Drop for Change {
+    /// A change that was neither sealed nor abandoned is undone, and its connection kept.
+    fn drop(&mut self) {
+        let Some(mut conn) = self.conn.take() else { return };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => {
+                runtime.spawn(async move {
+                    if conn.execute("rollback").await.is_err() {
+                        conn.close_on_drop();
+                    }
+                });
+            }
+            Err(_) => conn.close_on_drop(),
+        }
+    }
+}
+
+fn learn(facts: &mut Facts, record: Record, tenant: TenantId) {
+    facts.apply(&Transition { tenant, before: None, after: Some(record) });
+}
+
+async fn load_credential(
+    conn: &mut PgConnection,
+    facts: &mut Facts,
+    credential: &Credential,
+) -> Result<()> {
+    match credential {
+        Credential::ApiKey(key) => {
+            for fresh in load::api_keys(conn, Some(&key.hash)).await? {
+                learn(facts, Record::ApiKey(fresh.clone()), fresh.tenant);
+            }
+        }
+        Credential::Session(claims) => {
+            let ended = sqlx::query_scalar!(
+                "select expires_at from sessions
+                 where tenant_id = $1 and id = $2 and ended_at is not null",
+                claims.tenant as TenantId,
+                claims.session.uuid()
+            )
+            .fetch_optional(conn)
+            .await?;
+            if let Some(expires) = ended {
+                let end = SessionEnd { session: claims.session, user: claims.user, expires };
+                learn(facts, Record::SessionEnd(end), claims.tenant);
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn load_accounts(
+    conn: &mut PgConnection,
+    facts: &mut Facts,
+    subjects: &[SubjectId],
+) -> Result<()> {
+    let users: Vec<uuid::Uuid> =
+        subjects.iter().filter_map(|s| s.user()).map(crate::ids::UserId::uuid).collect();
+    if users.is_empty() {
+        return Ok(());
+    }
+    let rows =
+        sqlx::query!("select id, disabled, epoch from users where id = any($1) for share", &users)
+            .fetch_all(conn)
+            .await?;
+    for row in rows {
+        let account = Account { user: row.id.into(), disabled: row.disabled, epoch: row.epoch };
+        learn(facts, Record::Account(account), TenantId::SYSTEM);
+    }
+    Ok(())
+}
+
+impl TenantRow {
+    fn unknown() -> Self {
+        Self {
+            id: TenantId::SYSTEM,
+            key: crate::ids::Key::system(),
+            status: TenantStatus::Suspended,
+            default_role: None,
+            display_name: String::new(),
+            language: String::new(),
+            invitation_lifetime_seconds: 0,
+            allowed_email_domains: Vec::new(),
+        }
+    }
+
+    #[must_use]
+    pub fn record(&self) -> crate::decision::Tenant {
+        crate::decision::Tenant {
+            id: self.id,
+            key: self.key.clone(),
+            status: self.status,
+            default_role: self.default_role,
+        }
+    }
+
+    async fn read(conn: &mut PgConnection, id: TenantId) -> Result<Self> {
+        let row = sqlx::query_as!(
+            RawTenant,
+            r#"select id "id: TenantId", key, status "status: TenantStatus", default_role_id,
+                      display_name, language, invitation_lifetime_seconds, allowed_email_domains
+               from tenants where id = $1"#,
+            id as TenantId
+        )
+        .fetch_one(conn)
+        .await?;
+        row.try_into()
+    }
+}
+
+struct RawTenant {
+    id: TenantId,
+    key: String,
+    status: TenantStatus,
+    default_role_id: Option<uuid::Uuid>,
+    display_name: String,
+    language: String,
+    invitation_lifetime_seconds: i64,
+    allowed_email_domains: Vec<String>,
+}
+
+impl TryFrom<RawTenant> for TenantRow {
+    type Error = Error;
+
+    fn try_from(row: RawTenant) -> Result<Self> {
+        Ok(Self {
+            id: row.id,
+            key: row.key.try_into().map_err(Error::internal)?,
+            status: row.status,
+            default_role: row.default_role_id.map(Into::into),
+            display_name: row.display_name,
+            language: row.language,
+            invitation_lifetime_seconds: row.invitation_lifetime_seconds,
+            allowed_email_domains: row.allowed_email_domains,
+        })
+    }
+}
+
+/// Locks the tenant's row. `no key update`: references to it from elsewhere need not wait.
+async fn lock(conn: &mut PgConnection, tenant: &str) -> Result<TenantRow> {
+    let row = sqlx::query_as!(
+        RawTenant,
+        r#"select id "id: TenantId", key, status "status: TenantStatus", default_role_id,
+                  display_name, language, invitation_lifetime_seconds, allowed_email_domains
+           from tenants where key = $1 for no key update"#,
+        tenant
+    )
+    .fetch_optional(conn)
+    .await?;
+    row.ok_or_else(|| Error::not_found("tenant", tenant))?.try_into()
+}

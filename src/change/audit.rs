@@ -1,0 +1,194 @@
+//! What a change leaves behind: events, and the personal values that they only commit to.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+use sqlx::PgConnection;
+
+use crate::{
+    caller::Call,
+    decision::{Record, Time},
+    error::{Error, Result},
+    ids::{EventId, TenantId},
+    random, secret,
+};
+
+/// One thing that happened: a record replaced by another, and what people will want to read about it.
+#[derive(Debug, Clone)]
+pub struct Event {
+    verb: &'static str,
+    target: String,
+    before: Option<Record>,
+    after: Option<Record>,
+    changes: Map<String, Value>,
+    personal: Option<(String, Map<String, Value>)>,
+}
+
+impl Event {
+    /// `verb` is `thing.happened`; `target` is the id or key of what it happened to.
+    #[must_use]
+    pub fn new(verb: &'static str, target: impl ToString) -> Self {
+        Self {
+            verb,
+            target: target.to_string(),
+            before: None,
+            after: None,
+            changes: Map::new(),
+            personal: None,
+        }
+    }
+
+    #[must_use]
+    pub fn before(mut self, record: Record) -> Self {
+        self.before = Some(record);
+        self
+    }
+
+    #[must_use]
+    pub fn after(mut self, record: Record) -> Self {
+        self.after = Some(record);
+        self
+    }
+
+    /// A value that is nobody's personal data and is not in a record, such as a tenant's name.
+    #[must_use]
+    pub fn change<T: Serialize + PartialEq>(mut self, field: &str, before: &T, after: &T) -> Self {
+        if before != after {
+            self.changes.insert(field.to_owned(), serde_json::json!([before, after]));
+        }
+        self
+    }
+
+    /// A personal value of `data_subject` (`usr_…` or `inv_…`): kept beside the event, and erasable.
+    #[must_use]
+    pub fn personal<T: Serialize + PartialEq>(
+        mut self,
+        data_subject: impl ToString,
+        field: &str,
+        before: &T,
+        after: &T,
+    ) -> Self {
+        if before != after {
+            let (_, values) =
+                self.personal.get_or_insert_with(|| (data_subject.to_string(), Map::new()));
+            values.insert(field.to_owned(), serde_json::json!([before, after]));
+        }
+        self
+    }
+
+    pub(super) fn records(&self) -> (Option<&Record>, Option<&Record>) {
+        (self.before.as_ref(), self.after.as_ref())
+    }
+}
+
+/// An event ready to be sealed.
+pub(super) struct Draft {
+    pub tenant: TenantId,
+    pub body: String,
+    id: EventId,
+    values: Vec<Values>,
+}
+
+struct Values {
+    data_subject: String,
+    salt: [u8; 16],
+    text: String,
+}
+
+/// The body of an event, in the order in which it is written and hashed.
+#[derive(Serialize)]
+struct Body<'a> {
+    id: EventId,
+    verb: &'a str,
+    target: &'a str,
+    actor: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    credential: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_behalf_of: Option<String>,
+    before: Option<&'a Record>,
+    after: Option<&'a Record>,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    changes: &'a Map<String, Value>,
+    /// Data subject to SHA-256(salt ‖ values), in hexadecimal.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    commitments: BTreeMap<&'a str, String>,
+}
+
+impl Draft {
+    pub fn new(
+        call: &Call,
+        tenant: TenantId,
+        event: &Event,
+        reason: &str,
+        now: Time,
+    ) -> Result<Self> {
+        let id = random::id(now)?;
+        let actor = call.actor();
+        let mut people: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
+        if let Some((data_subject, values)) = &event.personal {
+            people.entry(data_subject).or_default().extend(values.clone());
+        }
+        // Why is told about the person concerned, from where about whoever called.
+        let about = event.personal.as_ref().map_or(actor.as_str(), |(subject, _)| subject);
+        if !reason.is_empty() {
+            people.entry(about).or_default().insert("reason".to_owned(), reason.into());
+        }
+        if !call.source.is_empty() {
+            let source = call.source.as_str().into();
+            people.entry(&actor).or_default().insert("source".to_owned(), source);
+        }
+        let mut values = Vec::new();
+        for (data_subject, map) in people {
+            let text = serde_json::to_string(&map).map_err(Error::internal)?;
+            values.push(Values {
+                data_subject: data_subject.to_owned(),
+                salt: random::bytes()?,
+                text,
+            });
+        }
+        let body = Body {
+            id,
+            verb: event.verb,
+            target: &event.target,
+            actor: &actor,
+            credential: &call.credential(),
+            on_behalf_of: call.authority().and_then(|a| a.on_behalf_of).map(|u| u.to_string()),
+            before: event.before.as_ref(),
+            after: event.after.as_ref(),
+            changes: &event.changes,
+            commitments: values.iter().map(|v| (v.data_subject.as_str(), v.commitment())).collect(),
+        };
+        let body = serde_json::to_string(&body).map_err(Error::internal)?;
+        Ok(Self { tenant, body, id, values })
+    }
+}
+
+impl Values {
+    fn commitment(&self) -> String {
+        let digest = Sha256::new().chain_update(self.salt).chain_update(self.text.as_bytes());
+        secret::hex(&digest.finalize())
+    }
+}
+
+/// Writes the personal values of all events.
+pub(super) async fn insert_values(conn: &mut PgConnection, drafts: &[Draft]) -> Result<()> {
+    for draft in drafts {
+        for values in &draft.values {
+            sqlx::query!(
+                "insert into event_values (tenant_id, event_id, data_subject, salt, values)
+                 values ($1, $2, $3, $4, $5)",
+                draft.tenant as TenantId,
+                draft.id as EventId,
+                values.data_subject,
+                values.salt.as_slice(),
+                values.text
+            )
+            .execute(&mut *conn)
+            .await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,262 @@
+//! What a change may ask while it runs, and what must hold when it ends.
+
+use super::Change;
+use crate::{
+    access::Demand,
+    decision::{
+        Gift, MemberKind, Permission, PermissionSet, Record, Refusal, Resource, Role, TenantFacts,
+        TenantStatus, is_administrator, scope_text,
+    },
+    error::{Error, Result},
+    ids::{Key, RoleId, SubjectId, TenantId, UserId, WorkspaceId},
+    replica::load,
+};
+
+/// Where an assignment holds, with its workspace found.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Scope {
+    pub workspace: Option<WorkspaceId>,
+    pub path: String,
+    pub text: String,
+}
+
+/// Whether a record can decide who is an administrator.
+pub(super) fn touches_rights(record: &Record) -> bool {
+    match record {
+        Record::Role(_)
+        | Record::Group(_)
+        | Record::GroupMember(_)
+        | Record::Member(_)
+        | Record::Assignment(_)
+        | Record::Tenant(_) => true,
+        Record::Workspace(_)
+        | Record::ApiKey(_)
+        | Record::Account(_)
+        | Record::SessionEnd(_)
+        | Record::Invitation(_) => false,
+    }
+}
+
+impl Change {
+    /// The facts of the tenant as far as this change has read and changed them.
+    ///
+    /// # Errors
+    /// Before the change was authorised.
+    pub fn facts(&self) -> Result<&TenantFacts> {
+        let tenant = self.facts.tenant(self.tenant.id);
+        tenant.map(|t| &**t).ok_or_else(|| Error::internal("the slice was not read"))
+    }
+
+    /// Reads subjects into the facts, with their assignments and groups.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn load(&mut self, subjects: &[SubjectId]) -> Result<()> {
+        let mut facts = self.facts()?.clone();
+        load::add_subjects(self.conn(), &mut facts, subjects).await?;
+        self.facts.insert_tenant(facts);
+        Ok(())
+    }
+
+    /// Finds the workspace that a scope names.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` naming `field` for a malformed scope or an unknown workspace.
+    pub async fn scope(&mut self, field: &str, text: &str) -> Result<Scope> {
+        let resource = Resource::parse(text).map_err(|error| Error::invalid(field, error))?;
+        let workspace = match resource.workspace {
+            None => None,
+            Some(key) => {
+                let tenant = self.tenant.id;
+                let id = sqlx::query_scalar!(
+                    "select id from workspaces
+                     where tenant_id = $1 and key = $2 and deleted_at is null",
+                    tenant as TenantId,
+                    key
+                )
+                .fetch_optional(self.conn())
+                .await?;
+                let unknown = || {
+                    let remedy = "create it first, or correct the name";
+                    Error::invalid(field, format!("no workspace `{key}` in this tenant; {remedy}"))
+                };
+                let id: WorkspaceId = id.ok_or_else(unknown)?.into();
+                let key = key.parse::<Key>().map_err(|error| Error::invalid(field, error))?;
+                let record = Record::Workspace(crate::decision::Workspace { id, key });
+                let step =
+                    crate::decision::Transition { tenant, before: None, after: Some(record) };
+                self.facts.apply(&step);
+                Some(id)
+            }
+        };
+        let path = resource.path.to_owned();
+        Ok(Scope { workspace, path, text: scope_text(resource.workspace, resource.path) })
+    }
+
+    /// A role of the tenant by its key.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` naming `field`, with the nearest names.
+    pub fn role(&self, field: &str, key: &str) -> Result<Role> {
+        let facts = self.facts()?;
+        let found = facts.roles.values().find(|role| role.key.as_str() == key);
+        found.map(|role| Role::clone(role)).ok_or_else(|| {
+            let names = nearest(key, facts.roles.values().map(|r| r.key.as_str()));
+            let remedy = match names.as_slice() {
+                [] => "list the roles of the tenant".to_owned(),
+                names => format!("did you mean `{}`?", names.join("`, `")),
+            };
+            Error::invalid(field, format!("no role `{key}` in this tenant; {remedy}"))
+        })
+    }
+
+    /// Refuses unless the caller holds the permission on the scope of the tenant. For what the claim
+    /// could not know before the lock.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED`.
+    pub fn require(&self, permission: &'static str, scope: &str) -> Result<()> {
+        let Some(authority) = self.call.authority() else { return Ok(()) };
+        let demand =
+            Demand { tenant: self.tenant.key.to_string(), permission, scope: scope.to_owned() };
+        let resource = Resource::parse(scope).map_err(|e| Error::invalid("scope", e))?;
+        let word = Permission::parse(permission).map_err(Error::internal)?;
+        let may = authority
+            .may(&self.facts, self.tenant.key.as_str(), word, resource, self.now)
+            .map_err(|_| Error::internal("the slice was not read"))?;
+        may.map_err(|refusal: Refusal| crate::access::denied(&demand, refusal))
+    }
+
+    /// Refuses unless the role is the caller's to give there and so long.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED` with the reason `ROLE_NOT_GRANTABLE`.
+    pub fn require_gift(
+        &self,
+        role: RoleId,
+        scope: &Scope,
+        ends: Option<crate::decision::Time>,
+    ) -> Result<()> {
+        let Some(authority) = self.call.authority() else { return Ok(()) };
+        let facts = self.facts()?;
+        let gift = Gift { role, workspace: scope.workspace, path: &scope.path, ends };
+        if authority.may_give(&self.facts, facts, &gift, self.now) {
+            return Ok(());
+        }
+        let key = facts.roles.get(&role).map_or("", |r| r.key.as_str());
+        Err(Error::Denied {
+            reason: "ROLE_NOT_GRANTABLE",
+            message: format!(
+                "role `{key}` is not yours to give here: you do not hold all that it allows as far \
+                 and as long, and no role of yours lists it; ask an administrator"
+            ),
+        })
+    }
+
+    /// Refuses unless the caller holds all of these patterns on the whole tenant, without an end.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED` with the reason `ROLE_NOT_GRANTABLE`.
+    pub fn require_all(&self, permissions: &PermissionSet) -> Result<()> {
+        let Some(authority) = self.call.authority() else { return Ok(()) };
+        if authority.holds(&self.facts, self.facts()?, permissions, self.now) {
+            return Ok(());
+        }
+        Err(Error::Denied {
+            reason: "ROLE_NOT_GRANTABLE",
+            message: format!(
+                "you do not hold all of `{}` on the whole tenant, so a role with it is not yours to \
+                 make or change; ask an administrator",
+                permissions.patterns().join("`, `")
+            ),
+        })
+    }
+
+    /// What must hold whatever the change did.
+    pub(super) async fn check_rules(&mut self) -> Result<()> {
+        let watched = self.touches_rights
+            && self.tenant.id != TenantId::SYSTEM
+            && self.status() != Some(TenantStatus::Pending);
+        if watched && !self.has_administrator().await? {
+            return Err(Error::precondition(
+                "LAST_ADMINISTRATOR",
+                &self.tenant.key,
+                "this would leave the tenant without an administrator; make another active, \
+                 internal member administrator first, without an end date",
+            ));
+        }
+        Ok(())
+    }
+
+    fn status(&self) -> Option<TenantStatus> {
+        self.facts.directory.tenants.get(self.tenant.key.as_str()).map(|entry| entry.status)
+    }
+
+    /// Whether anybody is left to administer the tenant. The statement finds who may be; the decision
+    /// engine says who is.
+    async fn has_administrator(&mut self) -> Result<bool> {
+        const BATCH: i64 = 32;
+        let tenant = self.tenant.id;
+        let roles: Vec<uuid::Uuid> = self
+            .facts()?
+            .compiled
+            .iter()
+            .filter(|(_, role)| role.permissions.matches(Permission::ADMINISTER))
+            .map(|(id, _)| id.uuid())
+            .collect();
+        let mut after = uuid::Uuid::nil();
+        loop {
+            let users = sqlx::query_scalar!(
+                r#"select user_id "user_id!" from memberships m
+                   where tenant_id = $1 and status = 'active' and kind = 'internal' and user_id > $2
+                     and (exists (select from role_assignments a
+                                  where a.tenant_id = $1 and a.user_id = m.user_id
+                                    and a.role_id = any($3) and a.workspace_id is null
+                                    and a.path = '' and a.ends_at is null)
+                          or exists (select from group_members g
+                                     join role_assignments a
+                                       on a.tenant_id = $1 and a.group_id = g.group_id
+                                     where g.tenant_id = $1 and g.user_id = m.user_id
+                                       and a.role_id = any($3) and a.workspace_id is null
+                                       and a.path = '' and a.ends_at is null))
+                   order by user_id limit $4"#,
+                tenant as TenantId,
+                after,
+                &roles,
+                BATCH
+            )
+            .fetch_all(self.conn())
+            .await?;
+            let Some(last) = users.last() else { return Ok(false) };
+            after = *last;
+            let subjects: Vec<SubjectId> =
+                users.iter().map(|id| SubjectId::User((*id).into())).collect();
+            // Read afresh: the rows are what will be committed.
+            let slice = load::slice(self.conn(), tenant, &subjects, &[]).await?;
+            let mut facts = self.facts.clone();
+            super::load_accounts(self.conn(), &mut facts, &subjects).await?;
+            let administers =
+                |user: &uuid::Uuid| is_administrator(&facts, &slice, UserId::from(*user), self.now);
+            if users.iter().any(administers) {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Whether the member is a person of the tenant's own.
+    #[must_use]
+    pub fn kind_of(&self, subject: SubjectId) -> Option<MemberKind> {
+        let facts = self.facts().ok()?;
+        facts.members.get(&subject).map(|m| m.member.kind)
+    }
+}
+
+/// The names most like a mistyped one, at most three.
+#[must_use]
+pub fn nearest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut near: Vec<(f64, &str)> =
+        names.map(|name| (strsim::jaro_winkler(wrong, name), name)).collect();
+    near.retain(|(likeness, _)| *likeness > 0.8);
+    near.sort_by(|a, b| b.0.total_cmp(&a.0));
+    near.into_iter().take(3).map(|(_, name)| name).collect()
+}

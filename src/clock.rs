@@ -1,0 +1,52 @@
+//! The time that dates are judged by: PostgreSQL's, by an offset that the feed measures, so that no
+//! replica's wall clock matters. Tests move it; nothing else does.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+#[derive(Debug, Clone, Default)]
+pub struct Clock {
+    /// Microseconds from this machine's wall clock to PostgreSQL's.
+    offset: Arc<AtomicI64>,
+    /// Microseconds that a test moved the time by.
+    moved: Arc<AtomicI64>,
+}
+
+impl Clock {
+    #[must_use]
+    pub fn now(&self) -> DateTime<Utc> {
+        let shift = self.offset.load(Ordering::Relaxed) + self.moved.load(Ordering::Relaxed);
+        wall() + TimeDelta::microseconds(shift)
+    }
+
+    /// Takes over PostgreSQL's time, read just now.
+    pub fn follow(&self, database: DateTime<Utc>) {
+        let offset = (database - wall()).num_microseconds().unwrap_or_default();
+        self.offset.store(offset, Ordering::Relaxed);
+    }
+
+    /// Moves the time forward, here and in the times of events.
+    pub fn advance(&self, by: Duration) {
+        let micros = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
+        self.moved.fetch_add(micros, Ordering::Relaxed);
+    }
+
+    /// Seconds that [`Clock::advance`] moved the time by.
+    #[must_use]
+    pub fn moved_seconds(&self) -> f64 {
+        let micros = self.moved.load(Ordering::Relaxed);
+        Duration::from_micros(micros.unsigned_abs()).as_secs_f64()
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+fn wall() -> DateTime<Utc> {
+    SystemTime::now().into()
+}

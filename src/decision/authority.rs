@@ -1,0 +1,236 @@
+//! What a caller of ours may do: the decision about itself, narrowed by its key, and intersected with
+//! the person on whose behalf it acts. Also who may give which role.
+
+use std::sync::Arc;
+
+use super::{
+    Facts, Permission, PermissionSet, Question, Reason, Resource, SessionClaims, Subject,
+    TenantFacts, TenantNotLoaded,
+    decide::{Dates, Held, Place, active_member, covers, decide, holdings},
+    record::*,
+};
+use crate::ids::{RoleId, SubjectId, TenantId, UserId, WorkspaceId};
+
+/// Who calls, authenticated, and for whom.
+#[derive(Debug, Clone)]
+pub struct Authority {
+    pub credential: Credential,
+    /// The person on whose behalf the caller acts; allowed is then what both may do.
+    pub on_behalf_of: Option<UserId>,
+}
+
+#[derive(Debug, Clone)]
+pub enum Credential {
+    Session(SessionClaims),
+    ApiKey(Arc<ApiKey>),
+}
+
+/// Why the caller may not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    Caller(Reason),
+    /// The caller may, the person it acts for may not.
+    OnBehalfOf(Reason),
+    /// The caller lacks `iam.act_as`, or the person has rights on the installation.
+    ActAs,
+}
+
+/// A role that somebody wants to give, and where.
+#[derive(Debug, Clone, Copy)]
+pub struct Gift<'a> {
+    pub role: RoleId,
+    pub workspace: Option<WorkspaceId>,
+    pub path: &'a str,
+    pub ends: Option<Time>,
+}
+
+impl Authority {
+    #[must_use]
+    pub fn subject(&self) -> Subject<'_> {
+        match &self.credential {
+            Credential::Session(claims) => Subject::Session(claims),
+            Credential::ApiKey(key) => Subject::Key(key),
+        }
+    }
+
+    /// The subjects whose facts a decision about this caller reads.
+    pub fn subjects(&self) -> impl Iterator<Item = SubjectId> {
+        let behalf = self.on_behalf_of.map(SubjectId::User);
+        [Some(self.subject().id()), behalf].into_iter().flatten()
+    }
+
+    /// Whether the caller may do this here; the inner result says why not.
+    ///
+    /// # Errors
+    /// When a tenant's facts are not loaded.
+    pub fn may(
+        &self,
+        facts: &Facts,
+        tenant: &str,
+        permission: Permission<'_>,
+        resource: Resource<'_>,
+        now: Time,
+    ) -> Result<Result<(), Refusal>, TenantNotLoaded> {
+        let question = Question { tenant, subject: self.subject(), permission, resource, now };
+        let own = decide(facts, &question)?;
+        if !own.allowed() {
+            return Ok(Err(Refusal::Caller(own.reason)));
+        }
+        if !self.narrowed().is_none_or(|set| set.matches(permission)) {
+            return Ok(Err(Refusal::Caller(Reason::Narrowed)));
+        }
+        let Some(user) = self.on_behalf_of else { return Ok(Ok(())) };
+        if !self.may_act_as(facts, &question, user)? {
+            return Ok(Err(Refusal::ActAs));
+        }
+        let theirs = decide(facts, &Question { subject: Subject::User(user), ..question })?;
+        Ok(if theirs.allowed() { Ok(()) } else { Err(Refusal::OnBehalfOf(theirs.reason)) })
+    }
+
+    fn may_act_as(
+        &self,
+        facts: &Facts,
+        question: &Question<'_>,
+        user: UserId,
+    ) -> Result<bool, TenantNotLoaded> {
+        let asked =
+            Question { permission: Permission::ACT_AS, resource: Resource::TENANT, ..*question };
+        let system = facts.tenant(TenantId::SYSTEM).ok_or(TenantNotLoaded(TenantId::SYSTEM))?;
+        let privileged = system
+            .members
+            .get(&SubjectId::User(user))
+            .is_some_and(|m| m.member.status != MemberStatus::Removed);
+        let narrowed = self.narrowed().is_none_or(|set| set.matches(Permission::ACT_AS));
+        Ok(!privileged && narrowed && decide(facts, &asked)?.allowed())
+    }
+
+    fn narrowed(&self) -> Option<PermissionSet> {
+        match &self.credential {
+            Credential::ApiKey(key) if !key.narrowed.is_empty() => {
+                Some(PermissionSet::of(&key.narrowed))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the caller, and the person it acts for, may give this role there: each holds all that
+    /// the role allows, at least as far and as long, or a role of theirs lists it as theirs to give.
+    #[must_use]
+    pub fn may_give(
+        &self,
+        facts: &Facts,
+        tenant: &TenantFacts,
+        gift: &Gift<'_>,
+        now: Time,
+    ) -> bool {
+        let caller = may_give(facts, tenant, self.subject(), gift, now, self.narrowed().as_ref());
+        caller
+            && self
+                .on_behalf_of
+                .is_none_or(|user| may_give(facts, tenant, Subject::User(user), gift, now, None))
+    }
+
+    /// Whether the caller holds all of these patterns on the whole tenant, without an end.
+    #[must_use]
+    pub fn holds(
+        &self,
+        facts: &Facts,
+        tenant: &TenantFacts,
+        patterns: &PermissionSet,
+        now: Time,
+    ) -> bool {
+        let scope = Scope { workspace: None, path: "", ends: None, reach: Reach::Everywhere };
+        let narrowed = self.narrowed();
+        let holds = |subject, narrowed| {
+            let held = held_there(facts, tenant, subject, &scope, now);
+            covers_all(&held, patterns, narrowed)
+        };
+        holds(self.subject(), narrowed.as_ref())
+            && self.on_behalf_of.is_none_or(|user| holds(Subject::User(user), None))
+    }
+}
+
+/// Where, how far and how long something has to be held.
+struct Scope<'a> {
+    workspace: Option<WorkspaceId>,
+    path: &'a str,
+    ends: Option<Time>,
+    reach: Reach,
+}
+
+fn may_give(
+    facts: &Facts,
+    tenant: &TenantFacts,
+    subject: Subject<'_>,
+    gift: &Gift<'_>,
+    now: Time,
+    narrowed: Option<&PermissionSet>,
+) -> bool {
+    let (Some(role), Some(given)) = (tenant.roles.get(&gift.role), tenant.compiled.get(&gift.role))
+    else {
+        return false;
+    };
+    let scope =
+        Scope { workspace: gift.workspace, path: gift.path, ends: gift.ends, reach: role.reach };
+    let held = held_there(facts, tenant, subject, &scope, now);
+    // What `may_grant` lists may be given wherever its holder may assign at all, however far it
+    // reaches: that is what the list is for. An end of the giver's own still bounds the gift.
+    let listed = Scope { reach: Reach::Here, ..scope };
+    held_there(facts, tenant, subject, &listed, now)
+        .iter()
+        .any(|held| held.compiled.may_grant.contains(&gift.role))
+        || (covers_all(&held, &given.permissions, narrowed)
+            && given.may_grant.iter().all(|id| gives(&held, tenant, *id)))
+}
+
+/// A role that lets its holders give further roles is itself given only by those who may give them.
+fn gives(held: &[Held<'_>], tenant: &TenantFacts, role: RoleId) -> bool {
+    held.iter().any(|h| h.compiled.may_grant.contains(&role))
+        || tenant.compiled.get(&role).is_some_and(|r| covers_all(held, &r.permissions, None))
+}
+
+fn covers_all(
+    held: &[Held<'_>],
+    patterns: &PermissionSet,
+    narrowed: Option<&PermissionSet>,
+) -> bool {
+    patterns.patterns().iter().all(|pattern| {
+        narrowed.is_none_or(|set| set.covers(pattern))
+            && held.iter().any(|h| h.compiled.permissions.covers(pattern))
+    })
+}
+
+/// What the subject holds in the tenant or on the installation that spans the whole scope.
+fn held_there<'a>(
+    facts: &'a Facts,
+    tenant: &'a TenantFacts,
+    subject: Subject<'a>,
+    scope: &Scope<'_>,
+    now: Time,
+) -> Vec<Held<'a>> {
+    let place = Place { workspace: scope.workspace, path: scope.path };
+    let lasting = |held: &Held<'_>| {
+        held.dates(now) == Dates::Inside
+            && held.assignment.ends.is_none_or(|own| scope.ends.is_some_and(|given| given <= own))
+    };
+    let spans = |held: &Held<'_>| {
+        let whole_tenant = scope.workspace.is_none() && scope.path.is_empty();
+        !whole_tenant || held.role.reach >= scope.reach
+    };
+    let mut found = Vec::new();
+    if let Some(member) = active_member(tenant, subject) {
+        found.extend(
+            holdings(tenant, member)
+                .filter(|h| lasting(h) && spans(h) && covers(tenant, member, h, Some(place), now)),
+        );
+    }
+    if tenant.id != TenantId::SYSTEM
+        && let Some(system) = facts.tenant(TenantId::SYSTEM)
+        && let Some(member) = active_member(system, subject)
+    {
+        found.extend(
+            holdings(system, member).filter(|h| lasting(h) && covers(system, member, h, None, now)),
+        );
+    }
+    found
+}

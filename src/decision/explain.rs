@@ -1,0 +1,133 @@
+//! Why a decision is what it is, from the same steps that decide it.
+
+use super::{
+    Decision, Facts, Question, Reason, TenantFacts, TenantNotLoaded,
+    decide::{Dates, Held, Place, active_member, covers, decide, holdings},
+    record::*,
+};
+use crate::ids::{GroupId, RoleId, TenantId};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    pub decision: Decision,
+    /// Role keys from the assigned role to the one that names the permission.
+    pub include_path: Vec<RoleId>,
+    /// Every assignment of the subject that the decision looked at, with what it lacks.
+    pub considered: Vec<Considered>,
+    /// Roles of the tenant that match the permission: assigning one of them here would allow it.
+    pub roles_that_allow: Vec<RoleId>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Considered {
+    pub home: TenantId,
+    pub assignment: Assignment,
+    pub group: Option<GroupId>,
+    /// Why it does not allow; none: it does.
+    pub flaw: Option<Flaw>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flaw {
+    /// Its role, with all it includes, does not have the permission.
+    Permission,
+    /// It holds elsewhere, or its role does not reach that far.
+    Scope,
+    Expired,
+    NotStarted,
+}
+
+/// Explains what [`decide`] answers.
+///
+/// # Errors
+/// When the facts of the tenant, or of the installation, are not loaded.
+pub fn explain(facts: &Facts, question: &Question<'_>) -> Result<Explanation, TenantNotLoaded> {
+    let decision = decide(facts, question)?;
+    let mut explanation = Explanation {
+        decision,
+        include_path: Vec::new(),
+        considered: Vec::new(),
+        roles_that_allow: Vec::new(),
+    };
+    let Some(entry) = facts.directory.tenants.get(question.tenant) else {
+        return Ok(explanation);
+    };
+    let tenant = facts.tenant(entry.id).ok_or(TenantNotLoaded(entry.id))?;
+    let place = Place::find(tenant, question.resource);
+    if let Some(place) = place {
+        consider(tenant, Some(place), question, &mut explanation.considered);
+    }
+    if entry.id != TenantId::SYSTEM
+        && let Some(system) = facts.tenant(TenantId::SYSTEM)
+    {
+        consider(system, None, question, &mut explanation.considered);
+    }
+    if let Some(grounds) = decision.grounds
+        && let Some(home) = facts.tenant(grounds.home)
+    {
+        explanation.include_path = include_path(home, grounds.role, question);
+    }
+    if decision.reason != Reason::Allowed {
+        explanation.roles_that_allow = roles_that_allow(tenant, question);
+    }
+    Ok(explanation)
+}
+
+fn consider(
+    home: &TenantFacts,
+    place: Option<Place<'_>>,
+    question: &Question<'_>,
+    considered: &mut Vec<Considered>,
+) {
+    let Some(member) = active_member(home, question.subject) else { return };
+    let flaw = |held: &Held<'_>| {
+        if !held.compiled.permissions.matches(question.permission) {
+            return Some(Flaw::Permission);
+        }
+        if !covers(home, member, held, place, question.now) {
+            return Some(Flaw::Scope);
+        }
+        match held.dates(question.now) {
+            Dates::Inside => None,
+            Dates::Over => Some(Flaw::Expired),
+            Dates::Ahead => Some(Flaw::NotStarted),
+        }
+    };
+    considered.extend(holdings(home, member).map(|held| Considered {
+        home: home.id,
+        assignment: held.assignment.clone(),
+        group: held.group,
+        flaw: flaw(&held),
+    }));
+}
+
+/// The shortest way over includes from a role to one that names the permission itself.
+fn include_path(home: &TenantFacts, from: RoleId, question: &Question<'_>) -> Vec<RoleId> {
+    let mut queue = std::collections::VecDeque::from([vec![from]]);
+    let mut seen = std::collections::HashSet::from([from]);
+    while let Some(path) = queue.pop_front() {
+        let Some(role) = path.last().and_then(|id| home.roles.get(id)) else { continue };
+        if super::PermissionSet::of(&role.permissions).matches(question.permission) {
+            return path;
+        }
+        for next in role.includes.iter().filter(|id| seen.insert(**id)) {
+            queue.push_back([path.as_slice(), &[*next]].concat());
+        }
+    }
+    Vec::new()
+}
+
+fn roles_that_allow(tenant: &TenantFacts, question: &Question<'_>) -> Vec<RoleId> {
+    let mut roles: Vec<&Role> = tenant
+        .compiled
+        .iter()
+        .filter(|(_, role)| role.permissions.matches(question.permission))
+        .filter_map(|(id, _)| tenant.roles.get(id).map(|r| &**r))
+        .collect();
+    // The least first: whoever repairs a denial should not reach for the administrator.
+    roles.sort_by_key(|r| {
+        let wide = r.permissions.iter().any(|p| p == "*");
+        (wide, r.permissions.len(), r.key.clone())
+    });
+    roles.into_iter().map(|r| r.id).collect()
+}

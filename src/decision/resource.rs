@@ -1,0 +1,126 @@
+//! Resources and scopes: one syntax for where something is and where a role assignment holds.
+
+/// The longest resource, in bytes.
+pub const MAX_RESOURCE: usize = 1024;
+/// The most pairs of type and id in a resource.
+pub const MAX_PAIRS: usize = 16;
+
+/// Why a text is not a resource; the message names the expected form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ResourceError {
+    #[error("expected pairs of type and id such as `workspaces/paris/folders/42`, or nothing")]
+    Pairs,
+    #[error("a type is made of `a-z`, `0-9`, `_` and `-`, an id of letters, digits and `._~:@=+-`")]
+    Characters,
+    #[error("longer than {MAX_RESOURCE} bytes or {MAX_PAIRS} pairs")]
+    Length,
+}
+
+/// Where something is: the tenant, a workspace, or the applications' own resources below either.
+///
+/// `""` is the tenant; `workspaces/paris` a workspace; `workspaces/paris/folders/42` below it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resource<'a> {
+    /// The key of the workspace it lies in.
+    pub workspace: Option<&'a str>,
+    /// Pairs below the workspace, or below the tenant; empty for the workspace or tenant itself.
+    pub path: &'a str,
+}
+
+impl<'a> Resource<'a> {
+    pub const TENANT: Resource<'static> = Resource { workspace: None, path: "" };
+
+    /// # Errors
+    /// When the text is not a resource; see [`ResourceError`].
+    pub fn parse(text: &'a str) -> Result<Self, ResourceError> {
+        if text.is_empty() {
+            return Ok(Self { workspace: None, path: "" });
+        }
+        if text.len() > MAX_RESOURCE {
+            return Err(ResourceError::Length);
+        }
+        let mut count = 0;
+        for segment in text.split('/') {
+            if segment.is_empty() {
+                return Err(ResourceError::Pairs);
+            }
+            let legal = if count % 2 == 0 { is_type_char } else { is_id_char };
+            if !segment.chars().all(legal) {
+                return Err(ResourceError::Characters);
+            }
+            count += 1;
+        }
+        if count % 2 != 0 {
+            return Err(ResourceError::Pairs);
+        }
+        if count > 2 * MAX_PAIRS {
+            return Err(ResourceError::Length);
+        }
+        Ok(match text.strip_prefix("workspaces/") {
+            Some(rest) => {
+                let (workspace, path) = rest.split_once('/').unwrap_or((rest, ""));
+                Self { workspace: Some(workspace), path }
+            }
+            None => Self { workspace: None, path: text },
+        })
+    }
+}
+
+fn is_type_char(c: char) -> bool {
+    matches!(c, 'a'..='z' | '0'..='9' | '_' | '-')
+}
+
+fn is_id_char(c: char) -> bool {
+    c.is_alphanumeric() || matches!(c, '.' | '_' | '~' | ':' | '@' | '=' | '+' | '-')
+}
+
+/// Whether `path` is `scope` or lies beneath it; both are pairs.
+#[must_use]
+pub fn path_covers(scope: &str, path: &str) -> bool {
+    match path.strip_prefix(scope) {
+        Some(rest) => scope.is_empty() || rest.is_empty() || rest.starts_with('/'),
+        None => false,
+    }
+}
+
+/// The text of a scope, as [`Resource::parse`] reads it.
+#[must_use]
+pub fn scope_text(workspace: Option<&str>, path: &str) -> String {
+    match (workspace, path.is_empty()) {
+        (None, _) => path.to_owned(),
+        (Some(key), true) => format!("workspaces/{key}"),
+        (Some(key), false) => format!("workspaces/{key}/{path}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_covers_itself_and_what_is_beneath_and_never_a_name_that_starts_alike() {
+        assert!(path_covers("", "folders/42"));
+        assert!(path_covers("folders/42", "folders/42"));
+        assert!(path_covers("folders/42", "folders/42/files/7"));
+        assert!(!path_covers("folders/4", "folders/42"));
+        assert!(!path_covers("folders/42/files/7", "folders/42"));
+    }
+
+    #[test]
+    fn the_workspace_is_taken_from_the_first_pair_only() {
+        let deep = Resource::parse("workspaces/paris/workspaces/lyon").unwrap();
+        assert_eq!(deep, Resource { workspace: Some("paris"), path: "workspaces/lyon" });
+        let below = Resource::parse("projects/7").unwrap();
+        assert_eq!(below, Resource { workspace: None, path: "projects/7" });
+        assert_eq!(scope_text(deep.workspace, deep.path), "workspaces/paris/workspaces/lyon");
+    }
+
+    #[test]
+    fn malformed_resources_are_refused() {
+        let pairs = ["a/b/"; 17].concat();
+        for text in ["workspaces", "/", "a/b/c", "a//b", "a/b/", "A/b", "a/b c", "a/\u{7}", &pairs]
+        {
+            assert!(Resource::parse(text).is_err(), "{text}");
+        }
+    }
+}

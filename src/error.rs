@@ -1,0 +1,201 @@
+//! The one error of the crate and its only mapping to a gRPC status.
+//!
+//! Messages are lowercase sentences without a full stop and end with the remedy. What is internal is
+//! logged here, once, and reaches the client as a fixed sentence.
+
+use std::{collections::HashMap, time::Duration};
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The `domain` of every `ErrorInfo`.
+pub const DOMAIN: &str = "rolecall";
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The request is malformed; each violation names a field and what it must be.
+    #[error("{}", .0.iter().map(|v| format!("{}: {}", v.field, v.description)).collect::<Vec<_>>().join("; "))]
+    Invalid(Vec<Violation>),
+    #[error("{message}")]
+    Unauthenticated { reason: &'static str, message: &'static str },
+    #[error("{message}")]
+    Denied { reason: &'static str, message: String },
+    #[error("no {kind} `{name}` that you can see; check the spelling and the tenant")]
+    NotFound { kind: &'static str, name: String },
+    #[error("{kind} `{name}` exists already; {remedy}")]
+    AlreadyExists { kind: &'static str, name: String, remedy: &'static str },
+    /// The state does not allow it; the message says what would have to change.
+    #[error("{message}")]
+    Precondition { reason: &'static str, subject: String, message: String },
+    #[error("{message}")]
+    Aborted { reason: &'static str, message: &'static str },
+    #[error("{message}; retry after {} ms", retry_after.as_millis())]
+    Exhausted { reason: &'static str, message: &'static str, retry_after: Duration },
+    #[error("{message}; retry after {} ms, with the same request_id", retry_after.as_millis())]
+    Unavailable { message: &'static str, retry_after: Duration },
+    #[error("internal error; quote the `rolecall-request-id` of this answer to the operators")]
+    Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    pub field: String,
+    pub description: String,
+}
+
+impl Error {
+    pub fn invalid(field: impl Into<String>, description: impl ToString) -> Self {
+        let description = description.to_string();
+        Self::Invalid(vec![Violation { field: field.into(), description }])
+    }
+
+    pub fn not_found(kind: &'static str, name: impl ToString) -> Self {
+        Self::NotFound { kind, name: name.to_string() }
+    }
+
+    pub fn precondition(
+        reason: &'static str,
+        subject: impl ToString,
+        message: impl Into<String>,
+    ) -> Self {
+        Self::Precondition { reason, subject: subject.to_string(), message: message.into() }
+    }
+
+    pub fn internal(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Internal(error.into())
+    }
+
+    #[must_use]
+    pub const fn stale_etag() -> Self {
+        Self::Aborted {
+            reason: "ETAG_MISMATCH",
+            message: "it was changed since you read it; read it again and repeat the update",
+        }
+    }
+
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Invalid(_) => Code::InvalidArgument,
+            Self::Unauthenticated { .. } => Code::Unauthenticated,
+            Self::Denied { .. } => Code::PermissionDenied,
+            Self::NotFound { .. } => Code::NotFound,
+            Self::AlreadyExists { .. } => Code::AlreadyExists,
+            Self::Precondition { .. } => Code::FailedPrecondition,
+            Self::Aborted { .. } => Code::Aborted,
+            Self::Exhausted { .. } => Code::ResourceExhausted,
+            Self::Unavailable { .. } => Code::Unavailable,
+            Self::Internal(_) => Code::Internal,
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Invalid(_) => "INVALID_FIELD",
+            Self::NotFound { .. } => "NOT_FOUND",
+            Self::AlreadyExists { .. } => "ALREADY_EXISTS",
+            Self::Unavailable { .. } => "UNAVAILABLE",
+            Self::Internal(_) => "INTERNAL",
+            Self::Unauthenticated { reason, .. }
+            | Self::Denied { reason, .. }
+            | Self::Precondition { reason, .. }
+            | Self::Aborted { reason, .. }
+            | Self::Exhausted { reason, .. } => reason,
+        }
+    }
+
+    fn details(&self) -> ErrorDetails {
+        let mut details = ErrorDetails::with_error_info(self.reason(), DOMAIN, HashMap::new());
+        match self {
+            Self::Invalid(violations) => {
+                for violation in violations {
+                    details.add_bad_request_violation(&violation.field, &violation.description);
+                }
+            }
+            Self::NotFound { kind, name } | Self::AlreadyExists { kind, name, .. } => {
+                details.set_resource_info(*kind, name, "", "");
+            }
+            Self::Precondition { reason, subject, message } => {
+                details.add_precondition_failure_violation(*reason, subject, message);
+            }
+            Self::Exhausted { retry_after, .. } | Self::Unavailable { retry_after, .. } => {
+                details.set_retry_info(Some(*retry_after));
+            }
+            Self::Unauthenticated { .. }
+            | Self::Denied { .. }
+            | Self::Aborted { .. }
+            | Self::Internal(_) => {}
+        }
+        details
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        if let Error::Internal(source) = &error {
+            tracing::error!(error = %chain(source.as_ref()), "internal error");
+        }
+        Self::with_error_details(error.code(), error.to_string(), error.details())
+    }
+}
+
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        const RETRY: Duration = Duration::from_millis(500);
+        let code = error.as_database_error().and_then(|e| e.code()).map(|c| c.to_string());
+        match (&error, code.as_deref()) {
+            (_, Some("40P01" | "40001" | "55P03" | "57014")) => Self::Aborted {
+                reason: "CONFLICT",
+                message: "another change was in the way; repeat the call with the same request_id",
+            },
+            (_, Some("57P01" | "57P02" | "57P03" | "25P03"))
+            | (sqlx::Error::PoolTimedOut | sqlx::Error::Io(_), _) => {
+                tracing::warn!(%error, "the database did not answer");
+                Self::Unavailable { message: "the database did not answer", retry_after: RETRY }
+            }
+            _ => Self::internal(error),
+        }
+    }
+}
+
+/// Turns the violation of a named constraint into an error of the API.
+pub trait OnConstraint<T> {
+    /// # Errors
+    /// `error()` when the statement broke the constraint `name`; other failures as they are.
+    fn on_constraint(self, name: &str, error: impl FnOnce() -> Error) -> Result<T>;
+}
+
+impl<T> OnConstraint<T> for Result<T, sqlx::Error> {
+    fn on_constraint(self, name: &str, error: impl FnOnce() -> Error) -> Result<T> {
+        self.map_err(Error::from).on_constraint(name, error)
+    }
+}
+
+impl<T> OnConstraint<T> for Result<T, Error> {
+    fn on_constraint(self, name: &str, error: impl FnOnce() -> Error) -> Result<T> {
+        self.map_err(|e| match &e {
+            Error::Internal(source)
+                if source
+                    .downcast_ref::<sqlx::Error>()
+                    .and_then(sqlx::Error::as_database_error)
+                    .is_some_and(|d| d.constraint() == Some(name)) =>
+            {
+                error()
+            }
+            _ => e,
+        })
+    }
+}

@@ -1,0 +1,2 @@
+//! Sending mail.
+pub struct Mail;

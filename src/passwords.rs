@@ -1,0 +1,102 @@
+//! Passwords: argon2id with the parameters of OWASP, off the async threads and a few at a time, so that
+//! a storm of sign-ins cannot starve anything else.
+
+use std::{sync::Arc, time::Duration};
+
+use argon2::{
+    Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version,
+    password_hash::phc::PasswordHash,
+};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::Semaphore;
+
+use crate::error::{Error, Result};
+
+/// The shortest and the longest password, in bytes (ASVS 6.2.1, 6.2.9).
+pub const LENGTH: std::ops::RangeInclusive<usize> = 8..=1024;
+/// Memory in KiB, passes and lanes (ASVS appendix C, OWASP).
+const COST: (u32, u32, u32) = (19_456, 2, 1);
+/// How many may wait for each core.
+const WAITING: usize = 16;
+
+pub struct Passwords {
+    argon2: Argon2<'static>,
+    running: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
+    /// What a password is compared with when there is no account, so that it takes as long.
+    nobody: String,
+}
+
+impl Passwords {
+    /// # Errors
+    /// When the parameters are refused or there is no randomness.
+    pub fn new() -> Result<Self> {
+        let (memory, passes, lanes) = COST;
+        let params = Params::new(memory, passes, lanes, None).map_err(Error::internal)?;
+        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let nobody = argon2.hash_password(b"nobody").map_err(Error::internal)?.to_string();
+        Ok(Self {
+            argon2,
+            running: Arc::new(Semaphore::new(cores)),
+            waiting: Arc::new(Semaphore::new(cores * WAITING)),
+            nobody,
+        })
+    }
+
+    /// # Errors
+    /// `INVALID_ARGUMENT` naming `field` when it is too short or too long.
+    pub fn check(field: &str, password: &SecretString) -> Result<()> {
+        if LENGTH.contains(&password.expose_secret().len()) {
+            return Ok(());
+        }
+        let wanted = format!("{} to {} bytes", LENGTH.start(), LENGTH.end());
+        Err(Error::invalid(field, wanted))
+    }
+
+    /// # Errors
+    /// `RESOURCE_EXHAUSTED` when too many wait already.
+    pub async fn hash(&self, password: SecretString) -> Result<String> {
+        let argon2 = self.argon2.clone();
+        self.work(move || {
+            let hash = argon2.hash_password(password.expose_secret().as_bytes());
+            hash.map(|hash| hash.to_string()).map_err(Error::internal)
+        })
+        .await?
+    }
+
+    /// Whether the password is the one that was hashed; without a hash it takes as long and is false.
+    ///
+    /// # Errors
+    /// `RESOURCE_EXHAUSTED` when too many wait already.
+    pub async fn verify(&self, password: SecretString, hash: Option<&str>) -> Result<bool> {
+        let argon2 = self.argon2.clone();
+        let known = hash.is_some();
+        let hash = hash.unwrap_or(&self.nobody).to_owned();
+        self.work(move || {
+            let hash = PasswordHash::new(&hash).map_err(Error::internal)?;
+            let password = password.expose_secret().as_bytes();
+            let fits = password.len() <= *LENGTH.end();
+            Ok(argon2.verify_password(password, &hash).is_ok() && known && fits)
+        })
+        .await?
+    }
+
+    async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T> {
+        let _place = self.waiting.clone().try_acquire_owned().map_err(|_| Error::Exhausted {
+            reason: "TOO_MANY_SIGN_INS",
+            message: "too many passwords are being checked",
+            retry_after: Duration::from_secs(2),
+        })?;
+        let turn = self.running.clone().acquire_owned().await.map_err(Error::internal)?;
+        tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            work()
+        })
+        .await
+        .map_err(Error::internal)
+    }
+}
