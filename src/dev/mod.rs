@@ -1,0 +1,3 @@
+//! The laptop: a PostgreSQL of our own. Nothing in production relies on this folder.
+
+pub mod postgres;
