@@ -73,20 +73,20 @@ fn authority(
             .directory
             .api_keys
             .get(&secret::hash_api_key(token))
-            .map(|key| (Credential::ApiKey(key.clone()), key.tenant))
+            .map(|key| Credential::ApiKey(key.clone()))
     } else if secret::is_session_token(token) {
-        app.keys.open_session(token).map(|claims| (Credential::Session(claims), claims.tenant))
+        app.keys.open_session(token).map(Credential::Session)
     } else {
         return Ok(Err(malformed()));
     };
-    let Some((credential, tenant)) = credential else {
+    let Some(credential) = credential else {
         return Ok(Err(unauthenticated(
             "CREDENTIAL_UNKNOWN",
             "the credential is not known here; sign in again, or create a new key",
         )));
     };
     let authority = Authority { credential, on_behalf_of };
-    let key = facts.directory.tenant_keys.get(&tenant).map_or("", Key::as_str);
+    let key = facts.directory.tenant_keys.get(&authority.home()).map_or("", Key::as_str);
     Ok(match standing(facts, key, authority.subject(), now)? {
         None => Ok(authority),
         Some(reason) => Err(ended(reason)),
@@ -151,6 +151,8 @@ pub enum Warrant {
     Demands(Vec<Demand>),
     /// The caller touches only what is its own, in a tenant where it is active.
     Oneself,
+    /// The caller touches only its own account, which belongs to no tenant.
+    Account,
     /// A one-time token, which the operation verifies.
     Link,
     /// Whoever runs commands beside the database.
@@ -250,6 +252,19 @@ impl Call {
         match self.rule {
             Rule::Oneself { .. } | Rule::Authenticated => {
                 Ok(Claim { tenant: tenant.to_owned(), warrant: Warrant::Oneself })
+            }
+            _ => Err(Error::internal(format!("{} is not about oneself", self.path))),
+        }
+    }
+
+    /// Claims the caller's own account. Accounts are written in the installation's chain.
+    ///
+    /// # Errors
+    /// `INTERNAL` when the rule is neither `oneself` nor `authenticated`.
+    pub fn claim_account(&self) -> Result<Claim> {
+        match self.rule {
+            Rule::Oneself { .. } | Rule::Authenticated => {
+                Ok(Claim { tenant: Key::SYSTEM.to_owned(), warrant: Warrant::Account })
             }
             _ => Err(Error::internal(format!("{} is not about oneself", self.path))),
         }
@@ -359,14 +374,29 @@ pub fn authorise(
                     Err(error) => return Ok(Err(Error::invalid("scope", error))),
                 };
                 let may = authority.may(facts, &demand.tenant, permission, resource, now)?;
-                if let Err(refusal) = may {
-                    return refused(demand, refusal);
+                match may {
+                    Ok(()) => {}
+                    // Whoever may do it everywhere is told by the operation that there is no such
+                    // workspace; to everybody else it looks like one that is not theirs.
+                    Err(Refusal::Caller(Reason::WorkspaceUnknown)) => {
+                        let whole = Resource::TENANT;
+                        let may = authority.may(facts, &demand.tenant, permission, whole, now)?;
+                        if let Err(refusal) = may {
+                            return refused(demand, refusal);
+                        }
+                    }
+                    Err(refusal) => return refused(demand, refusal),
                 }
             }
             Ok(Ok(()))
         }
-        (Warrant::Oneself, Caller::Authenticated(authority)) => {
-            let flaw = standing(facts, &claim.tenant, authority.subject(), now)?;
+        (Warrant::Oneself | Warrant::Account, Caller::Authenticated(authority)) => {
+            let home = facts.directory.tenant_keys.get(&authority.home()).map_or("", Key::as_str);
+            let tenant = match &claim.warrant {
+                Warrant::Account => home,
+                _ => claim.tenant.as_str(),
+            };
+            let flaw = standing(facts, tenant, authority.subject(), now)?;
             let acts = authority.on_behalf_of.is_none();
             Ok(match flaw {
                 None if acts => Ok(()),

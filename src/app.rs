@@ -38,3 +38,7 @@ impl Deref for App {
         &self.0
     }
 }
+
+/// The implementation of every service: each feature's `rpc.rs` implements its own for this.
+#[derive(Clone)]
+pub struct Rpc(pub App);

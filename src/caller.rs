@@ -2,6 +2,7 @@
 
 use crate::{
     decision::{Authority, Credential},
+    error::{Error, Result},
     ids::{SubjectId, UserId},
     proto::Rule,
 };
@@ -37,6 +38,17 @@ impl Call {
             source: String::new(),
             user_agent: String::new(),
         }
+    }
+
+    /// Takes the call that the gate left in a request apart from its message.
+    ///
+    /// # Errors
+    /// `INTERNAL` for a request that did not pass the gate.
+    pub fn split<T>(request: tonic::Request<T>) -> Result<(Self, T)> {
+        let (_, mut extensions, message) = request.into_parts();
+        let call = extensions.remove::<Self>();
+        let call = call.ok_or_else(|| Error::internal("the request did not pass the gate"))?;
+        Ok((call, message))
     }
 
     #[must_use]

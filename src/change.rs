@@ -183,12 +183,13 @@ impl Change {
         let authority = call.authority();
         let subjects: Vec<SubjectId> =
             authority.map(|a| a.subjects().collect()).unwrap_or_default();
+        let home = authority.map_or(TenantId::SYSTEM, crate::decision::Authority::home);
         let workspaces: Vec<String> = match claim.warrant() {
             Warrant::Demands(demands) => demands
                 .iter()
                 .filter_map(|d| Resource::parse(&d.scope).ok()?.workspace.map(str::to_owned))
                 .collect(),
-            Warrant::Oneself | Warrant::Link | Warrant::Installation => Vec::new(),
+            _ => Vec::new(),
         };
         let tenant = self.tenant.clone();
         let conn = self.conn.as_deref_mut().ok_or_else(ended)?;
@@ -196,10 +197,12 @@ impl Change {
             Facts::new(load::revision(conn).await?, crate::decision::Directory::default());
         learn(&mut facts, Record::Tenant(tenant.record()), tenant.id);
         facts.insert_tenant(load::slice(conn, tenant.id, &subjects, &workspaces).await?);
-        if tenant.id != TenantId::SYSTEM {
-            let system = TenantRow::read(conn, TenantId::SYSTEM).await?;
-            learn(&mut facts, Record::Tenant(system.record()), system.id);
-            facts.insert_tenant(load::slice(conn, TenantId::SYSTEM, &subjects, &[]).await?);
+        for other in [TenantId::SYSTEM, home] {
+            if facts.tenant(other).is_none() {
+                let row = TenantRow::read(conn, other).await?;
+                learn(&mut facts, Record::Tenant(row.record()), other);
+                facts.insert_tenant(load::slice(conn, other, &subjects, &[]).await?);
+            }
         }
         if let Some(authority) = authority {
             load_credential(conn, &mut facts, &authority.credential).await?;

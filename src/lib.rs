@@ -2,18 +2,23 @@
 
 pub mod access;
 pub mod app;
+pub mod assignments;
 pub mod caller;
 pub mod change;
 pub mod clock;
 pub mod db;
 pub mod decision;
 pub mod dev;
+pub mod edit;
 pub mod error;
 pub mod ids;
 pub mod mail;
+pub mod page;
 pub mod passwords;
 pub mod proto;
 pub mod random;
 pub mod replica;
 pub mod roles;
 pub mod secret;
+pub mod text;
+pub mod workspaces;

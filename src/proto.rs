@@ -2,6 +2,12 @@
 //! Owns the shape of the wire, nothing else: only `rpc.rs` files, `access.rs`, `change.rs` and
 //! `server.rs` use it.
 
+use std::time::SystemTime;
+
+use chrono::{DateTime, Utc};
+
+use crate::error::{Error, Result};
+
 #[expect(
     clippy::allow_attributes,
     clippy::allow_attributes_without_reason,
@@ -48,6 +54,26 @@ pub enum Place {
 pub fn rule(path: &str) -> Option<Rule> {
     let at = RULES.binary_search_by_key(&path, |(path, _)| path).ok()?;
     Some(RULES[at].1)
+}
+
+/// A time as answers carry it.
+#[must_use]
+pub fn timestamp(time: DateTime<Utc>) -> prost_types::Timestamp {
+    SystemTime::from(time).into()
+}
+
+/// A time that a request may carry.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` naming `field` for a time outside the calendar.
+pub fn time(field: &str, time: Option<prost_types::Timestamp>) -> Result<Option<DateTime<Utc>>> {
+    time.map(|time| {
+        let nanos = u32::try_from(time.nanos).ok();
+        nanos
+            .and_then(|nanos| DateTime::from_timestamp(time.seconds, nanos))
+            .ok_or_else(|| Error::invalid(field, "expected a time, such as `2026-12-31T23:59:59Z`"))
+    })
+    .transpose()
 }
 
 /// A request that changes something.

@@ -78,6 +78,12 @@ impl Event {
         self
     }
 
+    /// Whether there is a difference to tell of.
+    #[must_use]
+    pub fn changes_anything(&self) -> bool {
+        self.before != self.after || !self.changes.is_empty() || self.personal.is_some()
+    }
+
     pub(super) fn records(&self) -> (Option<&Record>, Option<&Record>) {
         (self.before.as_ref(), self.after.as_ref())
     }

@@ -53,6 +53,15 @@ impl Authority {
         }
     }
 
+    /// The tenant that the credential belongs to.
+    #[must_use]
+    pub fn home(&self) -> TenantId {
+        match &self.credential {
+            Credential::Session(claims) => claims.tenant,
+            Credential::ApiKey(key) => key.tenant,
+        }
+    }
+
     /// The subjects whose facts a decision about this caller reads.
     pub fn subjects(&self) -> impl Iterator<Item = SubjectId> {
         let behalf = self.on_behalf_of.map(SubjectId::User);

@@ -1,0 +1,237 @@
+//! Role assignments: who gives which role to whom, where and until when. Every way to a role, by hand,
+//! by invitation or through a group, ends here.
+
+mod sql;
+
+use std::collections::HashSet;
+
+use crate::{
+    change::{Change, Event, Scope},
+    decision::{Assignment, Record, Role, Time},
+    error::{Error, Result},
+    ids::{AssignmentId, Holder, RoleId, SubjectId, WorkspaceId},
+};
+
+pub use sql::{Shown, shown};
+
+/// The most assignments that one holder has.
+const MAX_HELD: usize = 200;
+
+/// A role to be given, as a request names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewAssignment {
+    /// Where it stands in the request, for messages: `add[2]`.
+    pub field: String,
+    pub role: String,
+    pub scope: String,
+    pub starts: Option<Time>,
+    pub ends: Option<Time>,
+}
+
+/// A role with its scope and dates, found and allowed.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    pub role: Role,
+    pub scope: Scope,
+    pub starts: Option<Time>,
+    pub ends: Option<Time>,
+}
+
+/// Finds role and scope, checks the dates, and that the caller may assign this there.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` naming the field; `PERMISSION_DENIED`.
+pub async fn resolve(change: &mut Change, new: &NewAssignment) -> Result<Resolved> {
+    let field = |name: &str| format!("{}.{name}", new.field);
+    let role = change.role(&field("role"), &new.role)?;
+    let scope = change.scope(&field("scope"), &new.scope).await?;
+    let ends = end(&field("end_time"), &role, new, change.now())?;
+    change.require("iam.roles.assign", &scope.text)?;
+    change.require_gift(role.id, &scope, ends)?;
+    Ok(Resolved { role, scope, starts: new.starts, ends })
+}
+
+fn end(field: &str, role: &Role, new: &NewAssignment, now: Time) -> Result<Option<Time>> {
+    let starts = new.starts.map_or(now, |starts| starts.max(now));
+    let longest = role.max_duration_seconds.map(|s| starts + chrono::TimeDelta::seconds(s));
+    match (new.ends, longest) {
+        (Some(ends), _) if ends <= starts => {
+            Err(Error::invalid(field, "it must be in the future and after the start"))
+        }
+        (Some(ends), Some(longest)) if ends > longest => {
+            let key = &role.key;
+            let at = longest.to_rfc3339();
+            Err(Error::invalid(
+                field,
+                format!("role `{key}` lasts at most until {at}; end it by then"),
+            ))
+        }
+        (ends, longest) => Ok(ends.or(longest)),
+    }
+}
+
+/// Gives a resolved role. A role of the same exclusive set on that scope is replaced; the same role
+/// there changes its dates.
+///
+/// # Errors
+/// `FAILED_PRECONDITION` when the holder has too many.
+pub async fn give(change: &mut Change, holder: Holder, new: &Resolved) -> Result<Assignment> {
+    let held = sql::held(change, holder).await?;
+    let there = |a: &&Assignment| a.workspace == new.scope.workspace && a.path == new.scope.path;
+    if let Some(same) = held.iter().filter(there).find(|a| a.role == new.role.id) {
+        let dated = Assignment { starts: new.starts, ends: new.ends, ..same.clone() };
+        if dated != *same {
+            sql::update_dates(change, &dated).await?;
+            let event = Event::new("role.redated", holder)
+                .before(Record::Assignment(same.clone()))
+                .after(Record::Assignment(dated.clone()));
+            change.record(event)?;
+        }
+        return Ok(dated);
+    }
+    if held.len() >= MAX_HELD {
+        let message =
+            format!("{holder} has {MAX_HELD} role assignments; remove some, or use a group");
+        return Err(Error::precondition("TOO_MANY_ASSIGNMENTS", holder, message));
+    }
+    for other in held.iter().filter(there) {
+        if exclusive(change, other, &new.role)? {
+            remove_one(change, other.clone()).await?;
+        }
+    }
+    let assignment = Assignment {
+        id: change.id()?,
+        holder,
+        role: new.role.id,
+        workspace: new.scope.workspace,
+        path: new.scope.path.clone(),
+        starts: new.starts,
+        ends: new.ends,
+    };
+    sql::insert(change, &assignment).await?;
+    let event = Event::new("role.assigned", holder).after(Record::Assignment(assignment.clone()));
+    change.record(event)?;
+    Ok(assignment)
+}
+
+fn exclusive(change: &Change, held: &Assignment, given: &Role) -> Result<bool> {
+    let set = change.facts()?.roles.get(&held.role).and_then(|r| r.exclusive_set.clone());
+    Ok(set.is_some() && set == given.exclusive_set)
+}
+
+/// Takes assignments away from their holder; the caller must be able to give each of them.
+///
+/// # Errors
+/// `NOT_FOUND` for an assignment of somebody else; `PERMISSION_DENIED`.
+pub async fn remove(change: &mut Change, holder: Holder, ids: &[AssignmentId]) -> Result<()> {
+    let held = sql::held(change, holder).await?;
+    let mut seen = HashSet::new();
+    for id in ids.iter().filter(|id| seen.insert(**id)) {
+        let assignment = held.iter().find(|a| a.id == *id);
+        let assignment = assignment.ok_or_else(|| Error::not_found("role assignment", id))?;
+        let scope = sql::scope(change, assignment).await?;
+        change.require("iam.roles.assign", &scope.text)?;
+        change.require_gift(assignment.role, &scope, assignment.ends)?;
+        remove_one(change, assignment.clone()).await?;
+    }
+    Ok(())
+}
+
+/// Takes everything away from a holder who leaves, is removed or is deleted.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn remove_all(change: &mut Change, holder: Holder) -> Result<()> {
+    for assignment in sql::held(change, holder).await? {
+        remove_one(change, assignment).await?;
+    }
+    Ok(())
+}
+
+/// Ends every assignment on a workspace and below it; returns how many.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn remove_workspace(change: &mut Change, workspace: WorkspaceId) -> Result<usize> {
+    let ended = sql::in_workspace(change, workspace).await?;
+    let count = ended.len();
+    for assignment in ended {
+        remove_one(change, assignment).await?;
+    }
+    Ok(count)
+}
+
+async fn remove_one(change: &mut Change, assignment: Assignment) -> Result<()> {
+    sql::delete(change, assignment.id).await?;
+    let event =
+        Event::new("role.unassigned", assignment.holder).before(Record::Assignment(assignment));
+    change.record(event)
+}
+
+/// Refuses to act on somebody who may do what the caller may not give.
+///
+/// # Errors
+/// `PERMISSION_DENIED` with the reason `MEMBER_OUTRANKS_CALLER`.
+pub async fn require_outranked(change: &mut Change, subject: SubjectId) -> Result<()> {
+    for assignment in held_through_groups(change, subject).await? {
+        let scope = sql::scope(change, &assignment).await?;
+        if change.require_gift(assignment.role, &scope, assignment.ends).is_err() {
+            return Err(Error::Denied {
+                reason: "MEMBER_OUTRANKS_CALLER",
+                message: format!(
+                    "{subject} has a role that is not yours to give, so this is not yours to do; ask \
+                     an administrator"
+                ),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Refuses unless the caller may give every role that the holder has.
+///
+/// # Errors
+/// `PERMISSION_DENIED` with the reason `ROLE_NOT_GRANTABLE`.
+pub async fn require_gifts(change: &mut Change, holder: Holder) -> Result<()> {
+    for assignment in sql::held(change, holder).await? {
+        let scope = sql::scope(change, &assignment).await?;
+        change.require_gift(assignment.role, &scope, assignment.ends)?;
+    }
+    Ok(())
+}
+
+async fn held_through_groups(change: &mut Change, subject: SubjectId) -> Result<Vec<Assignment>> {
+    change.load(&[subject]).await?;
+    let facts = change.facts()?;
+    let Some(member) = facts.members.get(&subject) else { return Ok(Vec::new()) };
+    let groups = member.groups.iter().filter_map(|id| facts.groups.get(id));
+    let through = groups.flat_map(|group| group.assignments.iter());
+    Ok(member.assignments.iter().chain(through).map(|a| Assignment::clone(a)).collect())
+}
+
+/// How many assignments give the role.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn count_of_role(change: &mut Change, role: RoleId) -> Result<i64> {
+    sql::count_of_role(change, role).await
+}
+
+/// A role of the tenant's own that somebody gets without anybody choosing it.
+///
+/// # Errors
+/// When the role does not exist.
+pub fn unchosen(change: &Change, role: RoleId) -> Result<Resolved> {
+    let found = change.facts()?.roles.get(&role).ok_or_else(|| Error::not_found("role", role))?;
+    let role = Role::clone(found);
+    let scope = Scope { workspace: None, path: String::new(), text: String::new() };
+    let new = NewAssignment {
+        field: "role".to_owned(),
+        role: role.key.to_string(),
+        scope: String::new(),
+        starts: None,
+        ends: None,
+    };
+    let ends = end("role", &role, &new, change.now())?;
+    Ok(Resolved { role, scope, starts: None, ends })
+}

@@ -1,0 +1,228 @@
+//! The table `role_assignments`, and the assignments as lists show them.
+
+use std::collections::HashMap;
+
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::{
+    access::Permit,
+    change::{Change, Scope},
+    decision::{Assignment, Time, scope_text},
+    error::{Error, OnConstraint, Result},
+    ids::{AssignmentId, Holder, RoleId, SubjectId, TenantId, WorkspaceId},
+};
+
+struct Row {
+    id: Uuid,
+    user_id: Option<Uuid>,
+    service_account_id: Option<Uuid>,
+    group_id: Option<Uuid>,
+    role_id: Uuid,
+    workspace_id: Option<Uuid>,
+    path: String,
+    starts_at: Option<Time>,
+    ends_at: Option<Time>,
+}
+
+impl From<Row> for Assignment {
+    fn from(row: Row) -> Self {
+        let holder = match (row.user_id, row.service_account_id) {
+            (Some(user), _) => Holder::Subject(SubjectId::User(user.into())),
+            (_, Some(service)) => Holder::Subject(SubjectId::Service(service.into())),
+            _ => Holder::Group(row.group_id.unwrap_or_default().into()),
+        };
+        Self {
+            id: row.id.into(),
+            holder,
+            role: row.role_id.into(),
+            workspace: row.workspace_id.map(Into::into),
+            path: row.path,
+            starts: row.starts_at,
+            ends: row.ends_at,
+        }
+    }
+}
+
+fn columns(holder: Holder) -> (Option<Uuid>, Option<Uuid>, Option<Uuid>) {
+    let subject = holder.subject();
+    (
+        subject.and_then(SubjectId::user).map(Into::into),
+        subject.and_then(SubjectId::service).map(Into::into),
+        holder.group().map(Into::into),
+    )
+}
+
+pub async fn held(change: &mut Change, holder: Holder) -> Result<Vec<Assignment>> {
+    let tenant = change.tenant().id;
+    let (user, service, group) = columns(holder);
+    let rows = sqlx::query_as!(
+        Row,
+        "select id, user_id, service_account_id, group_id, role_id, workspace_id, path,
+                starts_at, ends_at
+         from role_assignments
+         where tenant_id = $1
+           and (user_id = $2 or service_account_id = $3 or group_id = $4)
+         order by id",
+        tenant as TenantId,
+        user,
+        service,
+        group
+    )
+    .fetch_all(change.conn())
+    .await?;
+    Ok(rows.into_iter().map(Into::into).collect())
+}
+
+pub async fn in_workspace(change: &mut Change, workspace: WorkspaceId) -> Result<Vec<Assignment>> {
+    let tenant = change.tenant().id;
+    let rows = sqlx::query_as!(
+        Row,
+        "select id, user_id, service_account_id, group_id, role_id, workspace_id, path,
+                starts_at, ends_at
+         from role_assignments where tenant_id = $1 and workspace_id = $2 order by id",
+        tenant as TenantId,
+        workspace as WorkspaceId
+    )
+    .fetch_all(change.conn())
+    .await?;
+    Ok(rows.into_iter().map(Into::into).collect())
+}
+
+pub async fn insert(change: &mut Change, new: &Assignment) -> Result<()> {
+    let (tenant, now, actor) = (change.tenant().id, change.now(), change.call().actor());
+    let (user, service, group) = columns(new.holder);
+    sqlx::query!(
+        "insert into role_assignments (tenant_id, id, user_id, service_account_id, group_id, role_id,
+                                       workspace_id, path, starts_at, ends_at, created_at, created_by)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+        tenant as TenantId,
+        new.id as AssignmentId,
+        user,
+        service,
+        group,
+        new.role as RoleId,
+        new.workspace.map(Uuid::from),
+        new.path,
+        new.starts,
+        new.ends,
+        now,
+        actor
+    )
+    .execute(change.conn())
+    .await
+    .on_constraint("role_assignments_membership_fkey", || Error::not_found("member", new.holder))?;
+    Ok(())
+}
+
+pub async fn update_dates(change: &mut Change, dated: &Assignment) -> Result<()> {
+    let tenant = change.tenant().id;
+    sqlx::query!(
+        "update role_assignments set starts_at = $3, ends_at = $4 where tenant_id = $1 and id = $2",
+        tenant as TenantId,
+        dated.id as AssignmentId,
+        dated.starts,
+        dated.ends
+    )
+    .execute(change.conn())
+    .await?;
+    Ok(())
+}
+
+pub async fn delete(change: &mut Change, id: AssignmentId) -> Result<()> {
+    let tenant = change.tenant().id;
+    sqlx::query!(
+        "delete from role_assignments where tenant_id = $1 and id = $2",
+        tenant as TenantId,
+        id as AssignmentId
+    )
+    .execute(change.conn())
+    .await?;
+    Ok(())
+}
+
+/// The scope of an assignment that exists, as text again.
+pub async fn scope(change: &mut Change, assignment: &Assignment) -> Result<Scope> {
+    let tenant = change.tenant().id;
+    let key = match assignment.workspace {
+        None => None,
+        Some(workspace) => {
+            let key = sqlx::query_scalar!(
+                "select key from workspaces where tenant_id = $1 and id = $2",
+                tenant as TenantId,
+                workspace as WorkspaceId
+            );
+            Some(key.fetch_one(change.conn()).await?)
+        }
+    };
+    let text = scope_text(key.as_deref(), &assignment.path);
+    // Reads the workspace into the facts as well, so that permissions can be asked on it.
+    change.scope("scope", &text).await
+}
+
+pub async fn count_of_role(change: &mut Change, role: RoleId) -> Result<i64> {
+    let tenant = change.tenant().id;
+    let count = sqlx::query_scalar!(
+        r#"select count(*) "count!" from role_assignments where tenant_id = $1 and role_id = $2"#,
+        tenant as TenantId,
+        role as RoleId
+    )
+    .fetch_one(change.conn())
+    .await?;
+    Ok(count)
+}
+
+/// An assignment as lists show it.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    pub id: AssignmentId,
+    pub role: String,
+    pub scope: String,
+    pub starts: Option<Time>,
+    pub ends: Option<Time>,
+    /// The key of the group that carries it; empty: the holder's own.
+    pub group: String,
+}
+
+/// The assignments of several subjects, their own and through groups.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn shown(
+    pool: &PgPool,
+    permit: &Permit,
+    subjects: &[Uuid],
+) -> Result<HashMap<Uuid, Vec<Shown>>> {
+    let rows = sqlx::query!(
+        r#"select h.subject "subject!", a.id, r.key "role", w.key "workspace?", a.path, a.starts_at,
+                  a.ends_at, coalesce(g.key, '') "group!"
+           from (select a.id, coalesce(a.user_id, a.service_account_id) subject
+                 from role_assignments a
+                 where a.tenant_id = $1 and (a.user_id = any($2) or a.service_account_id = any($2))
+                 union all
+                 select a.id, m.user_id from role_assignments a
+                 join group_members m on m.tenant_id = $1 and m.group_id = a.group_id
+                 where a.tenant_id = $1 and m.user_id = any($2)) h
+           join role_assignments a on a.tenant_id = $1 and a.id = h.id
+           join roles r on r.tenant_id = $1 and r.id = a.role_id
+           left join workspaces w on w.tenant_id = $1 and w.id = a.workspace_id
+           left join groups g on g.tenant_id = $1 and g.id = a.group_id
+           order by a.id"#,
+        permit.tenant() as TenantId,
+        subjects
+    )
+    .fetch_all(pool)
+    .await?;
+    let mut shown: HashMap<Uuid, Vec<Shown>> = HashMap::new();
+    for row in rows {
+        shown.entry(row.subject).or_default().push(Shown {
+            id: row.id.into(),
+            role: row.role,
+            scope: scope_text(row.workspace.as_deref(), &row.path),
+            starts: row.starts_at,
+            ends: row.ends_at,
+            group: row.group,
+        });
+    }
+    Ok(shown)
+}

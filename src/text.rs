@@ -1,0 +1,209 @@
+//! Texts that people type, checked: names, addresses, phones, languages, metadata.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use unicode_normalization::UnicodeNormalization;
+
+use crate::error::{Error, Result};
+
+/// The longest ordinary text, in characters.
+pub const MAX_TEXT: usize = 200;
+
+/// A text without control characters, in NFC and trimmed; may be empty.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` naming `field`.
+pub fn line(field: &str, text: &str, max: usize) -> Result<String> {
+    let text: String = text.trim().nfc().collect();
+    if text.chars().count() > max {
+        return Err(Error::invalid(field, format!("at most {max} characters")));
+    }
+    if text.chars().any(is_unprintable) {
+        return Err(Error::invalid(field, "no control or direction characters"));
+    }
+    Ok(text)
+}
+
+/// Like [`line`], of ordinary length, but not empty.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` naming `field`.
+pub fn required(field: &str, text: &str) -> Result<String> {
+    match line(field, text, MAX_TEXT)? {
+        text if text.is_empty() => Err(Error::invalid(field, "it is required")),
+        text => Ok(text),
+    }
+}
+
+/// Several lines; line breaks and tabs are kept.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` naming `field`.
+pub fn lines(field: &str, text: &str, max: usize) -> Result<String> {
+    let text: String = text.trim().replace("\r\n", "\n").nfc().collect();
+    if text.chars().count() > max {
+        return Err(Error::invalid(field, format!("at most {max} characters")));
+    }
+    if text.chars().any(|c| is_unprintable(c) && !matches!(c, '\n' | '\t')) {
+        return Err(Error::invalid(field, "no control or direction characters"));
+    }
+    Ok(text)
+}
+
+/// Control characters, and those that reorder or hide text around them.
+fn is_unprintable(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+/// A phone number in E.164 (`+33612345678`), or nothing.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` naming `field`.
+pub fn phone(field: &str, text: &str) -> Result<String> {
+    let text = text.trim();
+    let digits = text.strip_prefix('+').unwrap_or_default();
+    let well_formed = (7..=15).contains(&digits.len())
+        && digits.bytes().all(|b| b.is_ascii_digit())
+        && !digits.starts_with('0');
+    if text.is_empty() || well_formed {
+        Ok(text.to_owned())
+    } else {
+        Err(Error::invalid(field, "expected E.164: `+` and 7 to 15 digits, such as `+33612345678`"))
+    }
+}
+
+/// `en` or `fr`; empty means `default`.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` naming `field`.
+pub fn language(field: &str, text: &str, default: &str) -> Result<String> {
+    match text {
+        "" => Ok(default.to_owned()),
+        "en" | "fr" => Ok(text.to_owned()),
+        _ => Err(Error::invalid(field, "expected `en` or `fr`")),
+    }
+}
+
+/// The caller's own notes: at most 32, keys of at most 64 and values of at most 512 bytes.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` naming `field`.
+pub fn metadata(field: &str, entries: &BTreeMap<String, String>) -> Result<()> {
+    let fits = entries.len() <= 32
+        && entries.iter().all(|(k, v)| !k.is_empty() && k.len() <= 64 && v.len() <= 512);
+    let clean = entries.iter().all(|(k, v)| !k.chars().chain(v.chars()).any(is_unprintable));
+    if !fits {
+        let wanted = "at most 32 entries, keys of 1 to 64 and values of at most 512 bytes";
+        return Err(Error::invalid(field, wanted));
+    }
+    if clean { Ok(()) } else { Err(Error::invalid(field, "no control or direction characters")) }
+}
+
+/// An e-mail address. Two addresses are the same when their canonical forms are: the part before the
+/// last `@` in NFC and lowercase, the domain in ASCII (IDNA) and lowercase.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Email {
+    text: String,
+    canonical: String,
+}
+
+impl Email {
+    /// # Errors
+    /// `INVALID_ARGUMENT` naming `field`.
+    pub fn parse(field: &str, text: &str) -> Result<Self> {
+        let wrong = || Error::invalid(field, "expected an address such as `maria@company.com`");
+        let text: String = text.trim().nfc().collect();
+        let (local, domain) = text.rsplit_once('@').ok_or_else(wrong)?;
+        let plain = |c: char| {
+            c.is_alphanumeric() || matches!(c, '.' | '_' | '%' | '+' | '-' | '\'' | '&' | '=' | '~')
+        };
+        let dots = local.starts_with('.') || local.ends_with('.') || local.contains("..");
+        if local.is_empty()
+            || local.len() > 64
+            || text.len() > 254
+            || dots
+            || !local.chars().all(plain)
+        {
+            return Err(wrong());
+        }
+        let ascii = idna::domain_to_ascii_strict(domain).map_err(|_| wrong())?.to_lowercase();
+        if !ascii.contains('.') && ascii != "localhost" {
+            return Err(wrong());
+        }
+        let canonical = format!("{}@{ascii}", local.to_lowercase());
+        Ok(Self { text: format!("{local}@{domain}"), canonical })
+    }
+
+    /// As it was typed.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// What it is compared by.
+    #[must_use]
+    pub fn canonical(&self) -> &str {
+        &self.canonical
+    }
+
+    #[must_use]
+    pub fn domain(&self) -> &str {
+        self.canonical.rsplit_once('@').map_or("", |(_, domain)| domain)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_that_differ_only_in_case_or_encoding_are_one() {
+        let canonical = |text: &str| Email::parse("email", text).unwrap().canonical;
+        assert_eq!(canonical("Maria.Smith@Company.COM"), "maria.smith@company.com");
+        assert_eq!(canonical("ana@bücher.example"), canonical("ana@xn--bcher-kva.example"));
+        assert_eq!(canonical(" e\u{301}ric@a.fr "), canonical("éric@a.fr"));
+    }
+
+    #[test]
+    fn addresses_that_could_smuggle_something_are_refused() {
+        for text in [
+            "",
+            "a",
+            "a@",
+            "@a.fr",
+            "a b@c.fr",
+            "a@b\r\nBcc: x@y.fr",
+            "a@b",
+            "a..b@c.fr",
+            "a@b_c.fr",
+            "<a@b.fr>",
+            "a@b.fr,c@d.fr",
+            "\"a\"@b.fr",
+            "a@-b.fr",
+        ] {
+            assert!(Email::parse("email", text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn names_in_any_script_pass_and_hidden_characters_do_not() {
+        for name in ["Jean-Luc", "Ñandú", "佐藤", "O'Brien", "Зоя", "ﻣﺤﻤﺪ"] {
+            assert!(required("first_name", name).is_ok(), "{name}");
+        }
+        for name in ["", " ", "a\u{0}b", "a\nb", "\u{202e}txt", "a\u{200b}b"] {
+            assert!(required("first_name", name).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn phones_are_in_e164_or_empty() {
+        for good in ["", "+14155551234", "+33612345678"] {
+            assert!(phone("phone", good).is_ok(), "{good}");
+        }
+        for bad in ["0612345678", "+0612345678", "+33 6 12", "+1234567890123456", "=+1"] {
+            assert!(phone("phone", bad).is_err(), "{bad}");
+        }
+    }
+}
