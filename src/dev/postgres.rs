@@ -65,11 +65,7 @@ pub enum PostgresError {
     #[error("the PostgreSQL of an earlier run did not stop; end it with `kill -9 {pid}`")]
     Leftover { pid: i32 },
     #[error("could not {doing} `{}`: {source}; check who owns it and the free space", .path.display())]
-    Io {
-        doing: &'static str,
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Io { doing: &'static str, path: PathBuf, source: std::io::Error },
     #[error("`{program}` failed; mend what it says:\n{said}")]
     Failed { program: &'static str, said: String },
     #[error("PostgreSQL did not become ready in time; look into `{}`", .log.display())]
@@ -132,14 +128,9 @@ impl Postgres {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, PostgresError> + Send + 'static,
 ) -> Result<T, PostgresError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|stopped| {
-            Err(PostgresError::Failed {
-                program: "the launcher",
-                said: stopped.to_string(),
-            })
-        })
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|stopped| {
+        Err(PostgresError::Failed { program: "the launcher", said: stopped.to_string() })
+    })
 }
 
 fn launch(options: &Options) -> Result<Postgres, PostgresError> {
@@ -158,11 +149,7 @@ fn launch(options: &Options) -> Result<Postgres, PostgresError> {
         tries -= 1;
         match Server::start(&folder, &binaries, port, options.durable) {
             Ok(server) => {
-                return Ok(Postgres {
-                    server,
-                    port,
-                    folder,
-                });
+                return Ok(Postgres { server, port, folder });
             }
             // Somebody may have taken the free port between our look and the start.
             Err(PostgresError::Failed { .. }) if tries > 0 => process::pause(),
@@ -174,31 +161,21 @@ fn launch(options: &Options) -> Result<Postgres, PostgresError> {
 fn initialise(folder: &Folder, binaries: &Binaries, durable: bool) -> Result<(), PostgresError> {
     let draft = folder.begin_cluster()?;
     let mut initdb = folder.command(binaries.folder.join("initdb"));
-    initdb
-        .arg("--pgdata")
-        .arg(&draft)
-        .args(["--username", SUPERUSER]);
+    initdb.arg("--pgdata").arg(&draft).args(["--username", SUPERUSER]);
     initdb.args(["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"]);
     initdb.arg("--pwfile").arg(folder.password_file());
     if !durable {
         initdb.arg("--no-sync");
     }
-    let output = initdb
-        .output()
-        .map_err(|source| folder.error("run initdb in", source))?;
+    let output = initdb.output().map_err(|source| folder.error("run initdb in", source))?;
     if output.status.success() {
         return folder.complete_cluster(&draft);
     }
     let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(PostgresError::Failed {
-        program: "initdb",
-        said,
-    })
+    Err(PostgresError::Failed { program: "initdb", said })
 }
 
 fn free_port(folder: &Folder) -> Result<u16, PostgresError> {
     let address = TcpListener::bind(("127.0.0.1", 0)).and_then(|socket| socket.local_addr());
-    Ok(address
-        .map_err(|source| folder.error("find a free port for", source))?
-        .port())
+    Ok(address.map_err(|source| folder.error("find a free port for", source))?.port())
 }

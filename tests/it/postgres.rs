@@ -22,12 +22,7 @@ impl Scratch {
     }
 
     fn options(&self) -> Options {
-        Options {
-            data_dir: self.0.clone(),
-            bin_dir: None,
-            port: 0,
-            durable: false,
-        }
+        Options { data_dir: self.0.clone(), bin_dir: None, port: 0, durable: false }
     }
 }
 
@@ -62,9 +57,7 @@ fn ends(pid: i32) -> Option<Duration> {
 }
 
 async fn connect(postgres: &Postgres) -> PgConnection {
-    PgConnection::connect(&postgres.url(DATABASE))
-        .await
-        .unwrap()
+    PgConnection::connect(&postgres.url(DATABASE)).await.unwrap()
 }
 
 #[tokio::test]
@@ -72,20 +65,14 @@ async fn a_second_start_on_the_same_folder_keeps_the_data() {
     let scratch = Scratch::new("keeps");
     let first = Postgres::start(scratch.options()).await.unwrap();
     let mut connection = connect(&first).await;
-    sqlx::raw_sql("CREATE TABLE kept AS SELECT 7 AS n")
-        .execute(&mut connection)
-        .await
-        .unwrap();
+    sqlx::raw_sql("CREATE TABLE kept AS SELECT 7 AS n").execute(&mut connection).await.unwrap();
     let pid = server_pid(first.data_dir());
     first.stop().await.unwrap();
     assert!(!alive(pid), "an orderly stop waits for the server's end");
 
     let second = Postgres::start(scratch.options()).await.unwrap();
     let mut connection = connect(&second).await;
-    let n: i32 = sqlx::query_scalar("SELECT n FROM kept")
-        .fetch_one(&mut connection)
-        .await
-        .unwrap();
+    let n: i32 = sqlx::query_scalar("SELECT n FROM kept").fetch_one(&mut connection).await.unwrap();
     assert_eq!(n, 7);
 }
 
@@ -93,17 +80,9 @@ async fn a_second_start_on_the_same_folder_keeps_the_data() {
 async fn the_server_lets_nobody_in_without_the_password() {
     let scratch = Scratch::new("password");
     let postgres = Postgres::start(scratch.options()).await.unwrap();
-    let url = format!(
-        "postgres://postgres:guess@127.0.0.1:{}/postgres",
-        postgres.port()
-    );
+    let url = format!("postgres://postgres:guess@127.0.0.1:{}/postgres", postgres.port());
     let refused = PgConnection::connect(&url).await.unwrap_err();
-    assert!(
-        refused
-            .to_string()
-            .contains("password authentication failed"),
-        "{refused}"
-    );
+    assert!(refused.to_string().contains("password authentication failed"), "{refused}");
 }
 
 #[tokio::test]
@@ -112,21 +91,13 @@ async fn a_folder_in_use_is_refused_with_the_process_that_holds_it() {
     let _first = Postgres::start(scratch.options()).await.unwrap();
     let refused = Postgres::start(scratch.options()).await.err().unwrap();
     assert!(matches!(refused, PostgresError::InUse { .. }), "{refused}");
-    assert!(
-        refused
-            .to_string()
-            .contains(&std::process::id().to_string()),
-        "{refused}"
-    );
+    assert!(refused.to_string().contains(&std::process::id().to_string()), "{refused}");
 }
 
 #[tokio::test]
 async fn missing_binaries_are_said_with_their_remedy() {
     let scratch = Scratch::new("missing");
-    let options = Options {
-        bin_dir: Some("/nowhere".into()),
-        ..scratch.options()
-    };
+    let options = Options { bin_dir: Some("/nowhere".into()), ..scratch.options() };
     let refused = Postgres::start(options).await.err().unwrap();
     assert!(refused.to_string().contains("`--pg-bin`"), "{refused}");
 }
@@ -139,10 +110,7 @@ fn a_killed_parent_leaves_no_server_behind() {
     assert!(alive(server));
     parent.kill().unwrap();
     parent.wait().unwrap();
-    assert!(
-        ends(server).is_some(),
-        "the server outlived its parent by five seconds"
-    );
+    assert!(ends(server).is_some(), "the server outlived its parent by five seconds");
 }
 
 #[tokio::test]
@@ -165,16 +133,10 @@ async fn a_leftover_of_an_earlier_run_is_stopped() {
     while !ready() {
         std::thread::sleep(Duration::from_millis(10));
     }
-    assert_eq!(
-        server_pid(&scratch.0),
-        i32::try_from(leftover.id()).unwrap()
-    );
+    assert_eq!(server_pid(&scratch.0), i32::try_from(leftover.id()).unwrap());
 
     let next = Postgres::start(scratch.options()).await.unwrap();
-    assert!(
-        leftover.try_wait().unwrap().is_some(),
-        "the leftover still runs"
-    );
+    assert!(leftover.try_wait().unwrap().is_some(), "the leftover still runs");
     next.stop().await.unwrap();
 }
 
@@ -189,16 +151,9 @@ async fn a_pid_file_whose_number_another_process_got_is_no_hindrance() {
 
     let user = fs::metadata(file.parent().unwrap()).unwrap().uid();
     let mut other = Command::new("sleep").arg("60").uid(user).spawn().unwrap();
-    fs::write(
-        &file,
-        stale.replacen(&server.to_string(), &other.id().to_string(), 1),
-    )
-    .unwrap();
+    fs::write(&file, stale.replacen(&server.to_string(), &other.id().to_string(), 1)).unwrap();
     let second = Postgres::start(scratch.options()).await;
-    assert!(
-        alive(i32::try_from(other.id()).unwrap()),
-        "a stranger was stopped"
-    );
+    assert!(alive(i32::try_from(other.id()).unwrap()), "a stranger was stopped");
     other.kill().unwrap();
     other.wait().unwrap();
     second.unwrap();
@@ -207,23 +162,14 @@ async fn a_pid_file_whose_number_another_process_got_is_no_hindrance() {
 /// This test binary again, as a process that holds a server and can be killed.
 fn parent_of_a_server(data_dir: &Path) -> Child {
     let mut parent = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "postgres::hold_a_server",
-            "--ignored",
-            "--nocapture",
-        ])
+        .args(["--exact", "postgres::hold_a_server", "--ignored", "--nocapture"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     writeln!(parent.stdin.as_mut().unwrap(), "{}", data_dir.display()).unwrap();
     let lines = BufReader::new(parent.stdout.take().unwrap()).lines();
-    assert!(
-        lines
-            .map_while(Result::ok)
-            .any(|line| line.ends_with("holding"))
-    );
+    assert!(lines.map_while(Result::ok).any(|line| line.ends_with("holding")));
     parent
 }
 
@@ -235,12 +181,7 @@ async fn hold_a_server() {
     let Some(data_dir) = data_dir.strip_suffix('\n') else {
         return;
     };
-    let options = Options {
-        data_dir: data_dir.into(),
-        bin_dir: None,
-        port: 0,
-        durable: false,
-    };
+    let options = Options { data_dir: data_dir.into(), bin_dir: None, port: 0, durable: false };
     let _server = Postgres::start(options).await.unwrap();
     println!("holding");
     std::thread::sleep(Duration::from_secs(60));

@@ -33,19 +33,14 @@ pub(super) fn find(named: Option<&Path>, existing: Option<u32>) -> Result<Binari
         Some(folder) => vec![folder.to_path_buf()],
         None => candidates(),
     };
-    let found: Vec<Binaries> = folders
-        .iter()
-        .filter_map(|folder| inspect(folder))
-        .collect();
+    let found: Vec<Binaries> = folders.iter().filter_map(|folder| inspect(folder)).collect();
     let fits = |b: &&Binaries| b.version >= OLDEST && existing.is_none_or(|v| v == b.version);
     if let Some(binaries) = found.iter().find(fits) {
         return Ok(binaries.clone());
     }
     let newest = found.iter().map(|b| b.version).max();
     Err(match (named, existing, newest) {
-        (Some(folder), _, None) => PostgresError::NoBinaries {
-            folder: folder.to_path_buf(),
-        },
+        (Some(folder), _, None) => PostgresError::NoBinaries { folder: folder.to_path_buf() },
         (_, Some(existing), Some(found)) if found >= OLDEST => {
             PostgresError::OtherVersion { existing, found }
         }
@@ -95,10 +90,7 @@ fn inspect(folder: &Path) -> Option<Binaries> {
         return None;
     }
     let version = version_in(&said_by(server, &["--version"])?)?;
-    Some(Binaries {
-        folder: folder.to_path_buf(),
-        version,
-    })
+    Some(Binaries { folder: folder.to_path_buf(), version })
 }
 
 /// The major version in a line such as `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`.
@@ -123,10 +115,7 @@ mod tests {
         let debian = "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)";
         assert_eq!(version_in(debian), Some(15));
         assert_eq!(version_in("postgres (PostgreSQL) 18beta1"), Some(18));
-        assert_eq!(
-            version_in("postgres (PostgreSQL) 17.2 (Homebrew)"),
-            Some(17)
-        );
+        assert_eq!(version_in("postgres (PostgreSQL) 17.2 (Homebrew)"), Some(17));
         assert_eq!(version_in("something else"), None);
     }
 }

@@ -43,12 +43,7 @@ impl Folder {
         let lock = lock(&path)?;
         let password =
             password(&path, run_as).map_err(|e| error("keep a password in", &path, e))?;
-        Ok(Self {
-            path,
-            password,
-            run_as,
-            _lock: lock,
-        })
+        Ok(Self { path, password, run_as, _lock: lock })
     }
 
     /// PostgreSQL's own data inside the folder.
@@ -82,12 +77,7 @@ impl Folder {
 
     /// An empty log that others cannot read: PostgreSQL writes values into it.
     pub fn new_log(&self) -> io::Result<File> {
-        OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(self.log())
+        OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(self.log())
     }
 
     pub fn password_file(&self) -> PathBuf {
@@ -96,21 +86,14 @@ impl Folder {
 
     /// The major version that made the data; `None` before the first use.
     pub fn version(&self) -> Option<u32> {
-        fs::read_to_string(self.cluster().join("PG_VERSION"))
-            .ok()?
-            .trim()
-            .parse()
-            .ok()
+        fs::read_to_string(self.cluster().join("PG_VERSION")).ok()?.trim().parse().ok()
     }
 
     /// A program run as the server's user, in a process group of its own so that Ctrl-C reaches
     /// only us, and with nothing of our environment, which may hold secrets.
     pub fn command(&self, program: PathBuf) -> Command {
         let mut command = Command::new(program);
-        command
-            .env_clear()
-            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
-            .env("LC_ALL", "C");
+        command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("LC_ALL", "C");
         command.current_dir(&self.path).process_group(0);
         if let Some(Account { uid, gid }) = self.run_as {
             command.uid(uid).gid(gid);
@@ -134,9 +117,7 @@ impl Account {
             };
             found.mode() & bit != 0
         };
-        path.ancestors()
-            .filter_map(|folder| fs::metadata(folder).ok())
-            .all(passes)
+        path.ancestors().filter_map(|folder| fs::metadata(folder).ok()).all(passes)
     }
 }
 
@@ -149,11 +130,7 @@ fn password_file(path: &Path) -> PathBuf {
 }
 
 fn error(doing: &'static str, path: &Path, source: io::Error) -> PostgresError {
-    PostgresError::Io {
-        doing,
-        path: path.to_path_buf(),
-        source,
-    }
+    PostgresError::Io { doing, path: path.to_path_buf(), source }
 }
 
 /// Whom root runs the server as: the owner of the data, else `postgres`, else `nobody`.
@@ -164,30 +141,18 @@ fn account(path: &Path) -> Result<Option<Account>, PostgresError> {
     if let Ok(data) = fs::metadata(cluster(path))
         && data.uid() != 0
     {
-        return Ok(Some(Account {
-            uid: data.uid(),
-            gid: data.gid(),
-        }));
+        return Ok(Some(Account { uid: data.uid(), gid: data.gid() }));
     }
     ["postgres", "nobody"]
         .into_iter()
         .find_map(|name| User::from_name(name).ok().flatten())
-        .map(|user| {
-            Some(Account {
-                uid: user.uid.as_raw(),
-                gid: user.gid.as_raw(),
-            })
-        })
+        .map(|user| Some(Account { uid: user.uid.as_raw(), gid: user.gid.as_raw() }))
         .ok_or(PostgresError::NoUser)
 }
 
 fn elsewhere(asked: &Path, durable: bool) -> PathBuf {
     let digest = Sha256::digest(asked.as_os_str().as_encoded_bytes());
-    let name: String = digest
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let name: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     if durable {
         Path::new(REACHABLE).join(name)
     } else {
@@ -197,10 +162,7 @@ fn elsewhere(asked: &Path, durable: bool) -> PathBuf {
 
 /// Makes the folder, private to us; the server's user may pass through it when it is another.
 fn make(path: &Path, passable: bool) -> io::Result<()> {
-    let missing: Vec<&Path> = path
-        .ancestors()
-        .take_while(|folder| !folder.exists())
-        .collect();
+    let missing: Vec<&Path> = path.ancestors().take_while(|folder| !folder.exists()).collect();
     for folder in missing.into_iter().rev() {
         fs::create_dir(folder)?;
         let mode = if passable { 0o711 } else { 0o700 };
@@ -213,12 +175,7 @@ fn make(path: &Path, passable: bool) -> io::Result<()> {
 fn lock(path: &Path) -> Result<File, PostgresError> {
     let open = || {
         let file = path.join("lock");
-        OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(file)
+        OpenOptions::new().create(true).truncate(false).read(true).write(true).open(file)
     };
     let mut file = open().map_err(|e| error("lock", path, e))?;
     match file.try_lock() {
@@ -226,10 +183,7 @@ fn lock(path: &Path) -> Result<File, PostgresError> {
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
             file.read_to_string(&mut holder).ok();
-            return Err(PostgresError::InUse {
-                folder: path.to_path_buf(),
-                holder,
-            });
+            return Err(PostgresError::InUse { folder: path.to_path_buf(), holder });
         }
         Err(TryLockError::Error(e)) => return Err(error("lock", path, e)),
     }
@@ -250,11 +204,7 @@ fn password(path: &Path, run_as: Option<Account>) -> io::Result<String> {
     let password = random()?;
     // Of a first use that was cut short, perhaps as another user.
     fs::remove_file(&file).or_else(absent)?;
-    let mut new = OpenOptions::new()
-        .create_new(true)
-        .write(true)
-        .mode(0o600)
-        .open(&file)?;
+    let mut new = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&file)?;
     new.write_all(password.as_bytes())?;
     if let Some(Account { uid, gid }) = run_as {
         chown(&file, Some(uid), Some(gid))?;
@@ -263,17 +213,10 @@ fn password(path: &Path, run_as: Option<Account>) -> io::Result<String> {
 }
 
 fn absent(error: io::Error) -> io::Result<()> {
-    if error.kind() == io::ErrorKind::NotFound {
-        Ok(())
-    } else {
-        Err(error)
-    }
+    if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "made before the App exists, which owns `Random`"
-)]
+#[expect(clippy::disallowed_methods, reason = "made before the App exists, which owns `Random`")]
 fn random() -> io::Result<String> {
     let mut bytes = [0u8; 24];
     getrandom::fill(&mut bytes)?;

@@ -52,25 +52,15 @@ impl Server {
         port: u16,
         durable: bool,
     ) -> Result<Self, PostgresError> {
-        let log = folder
-            .new_log()
-            .map_err(|e| folder.error("write a log in", e))?;
+        let log = folder.new_log().map_err(|e| folder.error("write a log in", e))?;
         let mut command = folder.command("/bin/sh".into());
         command.args(["-c", SUPERVISOR, "rolecall-postgres"]);
-        command
-            .arg(binaries.folder.join("postgres"))
-            .arg("-D")
-            .arg(folder.cluster());
+        command.arg(binaries.folder.join("postgres")).arg("-D").arg(folder.cluster());
         for setting in settings(port, durable) {
             command.arg("-c").arg(setting);
         }
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(log);
-        let mut supervisor = command
-            .spawn()
-            .map_err(|e| folder.error("start a server in", e))?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
+        let mut supervisor = command.spawn().map_err(|e| folder.error("start a server in", e))?;
         let pipe = supervisor.stdin.take();
         let mut line = String::new();
         if let Some(said) = supervisor.stdout.take() {
@@ -81,11 +71,7 @@ impl Server {
             supervisor.wait().ok();
             return Err(failed(folder));
         };
-        let mut server = Self {
-            supervisor,
-            pipe,
-            pid,
-        };
+        let mut server = Self { supervisor, pipe, pid };
         server.wait_until_ready(folder)?;
         Ok(server)
     }
@@ -170,19 +156,14 @@ pub(super) fn stop_leftover(folder: &Folder) -> Result<(), PostgresError> {
 fn command_line(pid: Pid) -> Option<Vec<u8>> {
     let known = fs::read(format!("/proc/{pid}/cmdline")).or_else(|_| {
         let pid = pid.to_string();
-        Command::new("ps")
-            .args(["-o", "command=", "-p", &pid])
-            .output()
-            .map(|said| said.stdout)
+        Command::new("ps").args(["-o", "command=", "-p", &pid]).output().map(|said| said.stdout)
     });
     known.ok().filter(|line| !line.is_empty())
 }
 
 fn mentions(command_line: &[u8], wanted: &OsStr) -> bool {
     let wanted = wanted.as_encoded_bytes();
-    command_line
-        .windows(wanted.len())
-        .any(|part| part == wanted)
+    command_line.windows(wanted.len()).any(|part| part == wanted)
 }
 
 /// What PostgreSQL writes of itself into `postmaster.pid`.
@@ -200,24 +181,16 @@ impl PidFile {
         let text = fs::read_to_string(Self::path(folder)).ok()?;
         let mut lines = text.lines();
         let pid = Pid::from_raw(lines.next()?.trim().parse().ok()?);
-        Some(Self {
-            pid,
-            ready: lines.nth(6).is_some_and(|status| status.trim() == "ready"),
-        })
+        Some(Self { pid, ready: lines.nth(6).is_some_and(|status| status.trim() == "ready") })
     }
 }
 
 fn failed(folder: &Folder) -> PostgresError {
     let mut log = String::new();
-    File::open(folder.log())
-        .and_then(|mut file| file.read_to_string(&mut log))
-        .ok();
+    File::open(folder.log()).and_then(|mut file| file.read_to_string(&mut log)).ok();
     let lines: Vec<&str> = log.lines().collect();
     let last = lines[lines.len().saturating_sub(12)..].join("\n");
-    PostgresError::Failed {
-        program: "postgres",
-        said: last,
-    }
+    PostgresError::Failed { program: "postgres", said: last }
 }
 
 pub(super) fn pause() {

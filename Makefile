@@ -1,0 +1,31 @@
+# Each target installs what it misses; only the Rust toolchain must be there.
+.PHONY: run test e2e check sqlx audit
+
+# A Rolecall on this machine with a PostgreSQL of its own and demo data; Ctrl-C stops it.
+run:
+	.ci/install postgres
+	cargo run -- dev
+
+test:
+	.ci/install postgres
+	cargo test
+
+# Real clients and servers that nobody here wrote, against the built program.
+e2e:
+	.ci/install postgres
+	.ci/tools
+	cargo build
+	PATH="$(CURDIR)/target/tools/bin:$$PATH" ROLECALL="$(CURDIR)/target/debug/rolecall" tests/e2e/run
+
+# Format, lints, query descriptions, API, bans and licences, manifests.
+check:
+	.ci/check
+
+# Describes the queries of the source anew, after a change of SQL.
+sqlx:
+	.ci/sqlx
+
+# Known vulnerabilities of the dependencies; reads the RustSec database from the network.
+audit:
+	.ci/tools
+	target/tools/bin/cargo-deny check advisories
