@@ -35,6 +35,10 @@ pub enum Error {
     Exhausted { reason: &'static str, message: &'static str, retry_after: Duration },
     #[error("{message}; retry after {} ms, with the same request_id", retry_after.as_millis())]
     Unavailable { message: &'static str, retry_after: Duration },
+    #[error(
+        "it took longer than its deadline; a change may have happened: repeat it with the same request_id"
+    )]
+    Deadline,
     #[error("internal error; quote the `rolecall-request-id` of this answer to the operators")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
@@ -87,6 +91,7 @@ impl Error {
             Self::Aborted { .. } => Code::Aborted,
             Self::Exhausted { .. } => Code::ResourceExhausted,
             Self::Unavailable { .. } => Code::Unavailable,
+            Self::Deadline => Code::DeadlineExceeded,
             Self::Internal(_) => Code::Internal,
         }
     }
@@ -97,6 +102,7 @@ impl Error {
             Self::NotFound { .. } => "NOT_FOUND",
             Self::AlreadyExists { .. } => "ALREADY_EXISTS",
             Self::Unavailable { .. } => "UNAVAILABLE",
+            Self::Deadline => "DEADLINE_EXCEEDED",
             Self::Internal(_) => "INTERNAL",
             Self::Unauthenticated { reason, .. }
             | Self::Denied { reason, .. }
@@ -126,6 +132,7 @@ impl Error {
             Self::Unauthenticated { .. }
             | Self::Denied { .. }
             | Self::Aborted { .. }
+            | Self::Deadline
             | Self::Internal(_) => {}
         }
         details

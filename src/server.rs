@@ -1,0 +1,223 @@
+//! The composition root: what a server is made of, in which order it starts, and how it stops.
+
+mod admin;
+mod layer;
+mod listener;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use secrecy::SecretString;
+use sqlx::Connection;
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tonic::service::Routes;
+use tonic_health::{ServingStatus, server::HealthReporter};
+
+use crate::{
+    app::{App, Parts, Rpc},
+    change::Turns,
+    clock::Clock,
+    db,
+    mail::Mail,
+    passwords::Passwords,
+    proto,
+    replica::Feed,
+    secret::Keys,
+    telemetry, tenants,
+};
+
+/// Everything a server needs to be told.
+pub struct Settings {
+    pub database: SecretString,
+    pub database_pool: u32,
+    pub listen: SocketAddr,
+    pub admin_listen: SocketAddr,
+    pub keys: Keys,
+    pub mail: Mail,
+    /// Where links in mails lead; `None` means this server.
+    pub public_url: Option<String>,
+    pub open_reflection: bool,
+    pub tls: Option<listener::Tls>,
+    /// Between `NOT_SERVING` and the end of listening.
+    pub drain: Duration,
+}
+
+pub use listener::{Tls, TlsError};
+
+/// How long calls in flight may take to end.
+const GRACE: Duration = Duration::from_secs(20);
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the database cannot be used: {0}")]
+    Database(#[from] sqlx::Error),
+    #[error("the database's schema is older than this program; run `rolecall migrate` first")]
+    Schema,
+    #[error("the facts cannot be read: {0}")]
+    Feed(#[from] crate::replica::FeedError),
+    #[error("{address} cannot be listened on: {source}")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error(transparent)]
+    Start(#[from] crate::error::Error),
+    #[error("metrics cannot be collected: {0}")]
+    Metrics(#[from] metrics_exporter_prometheus::BuildError),
+    #[error("a thread cannot be started: {0}")]
+    Thread(#[from] std::io::Error),
+    #[error("reflection cannot be served: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// A running server.
+pub struct Server {
+    pub grpc: SocketAddr,
+    pub admin: SocketAddr,
+    pub app: App,
+    health: HealthReporter,
+    drain: Duration,
+    listener: listener::Listener,
+    admin_task: JoinHandle<()>,
+    workers: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Starts in the order in which the parts rely on each other; serves when it returns.
+    ///
+    /// # Errors
+    /// When something that the server cannot do without is missing.
+    pub async fn start(settings: Settings) -> Result<Self, StartError> {
+        let metrics = telemetry::metrics()?;
+        let mut conn = db::connect(&settings.database).await?;
+        if !db::schema_is_current(&mut conn).await? {
+            return Err(StartError::Schema);
+        }
+        tenants::insert_system(&mut conn).await?;
+        conn.close().await?;
+
+        let clock = Clock::default();
+        let (replica, feed) = Feed::start(settings.database.clone(), clock.clone()).await?;
+        let socket = bind(settings.listen).await?;
+        let admin_socket = bind(settings.admin_listen).await?;
+        let (grpc, admin) = (socket.local_addr()?, admin_socket.local_addr()?);
+        let app = App::new(Parts {
+            pool: db::pool(&settings.database, settings.database_pool).await?,
+            replica,
+            clock,
+            keys: settings.keys,
+            mail: settings.mail,
+            passwords: Passwords::new()?,
+            turns: Turns::default(),
+            public_url: settings.public_url.unwrap_or_else(|| format!("http://{grpc}")),
+        });
+        // The feed has a thread of its own: no storm of operations can starve it.
+        let feed = own_thread("feed", feed.run())?;
+        tenants::bootstrap(&app).await?;
+
+        let (health, health_service) = tonic_health::server::health_reporter();
+        let mut routes = Routes::new(health_service.clone());
+        add_features(&mut routes, &app);
+        add_reflection(&mut routes)?;
+        let gate = layer::Gate::new(app.clone(), settings.open_reflection);
+        let router = layer::around(routes.prepare().into_axum_router(), gate);
+        let listener = listener::Listener::start(socket, router, settings.tls)?;
+        let admin_task = tokio::spawn(admin::serve(admin_socket, health_service, metrics));
+        let (workers, stop) = watch::channel(false);
+        let outbox = tokio::spawn(crate::outbox::run(app.clone(), stop));
+        health.set_service_status("", ServingStatus::Serving).await;
+        tracing::info!(%grpc, %admin, "serving");
+        Ok(Self {
+            grpc,
+            admin,
+            app,
+            health,
+            drain: settings.drain,
+            listener,
+            admin_task,
+            workers,
+            tasks: vec![outbox, feed],
+        })
+    }
+
+    /// Tells balancers, waits for them, lets calls end, and stops.
+    pub async fn stop(self) {
+        tracing::info!("stopping");
+        self.health.set_service_status("", ServingStatus::NotServing).await;
+        tokio::time::sleep(self.drain).await;
+        self.listener.stop(GRACE).await;
+        self.workers.send_replace(true);
+        self.admin_task.abort();
+        let pool = self.app.pool.clone();
+        // The feed ends when nobody holds the replica any more.
+        drop(self.app);
+        for task in self.tasks {
+            let _ = tokio::time::timeout(GRACE, task).await;
+        }
+        pool.close().await;
+        tracing::info!("stopped");
+    }
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })
+}
+
+/// Runs a future on a runtime and thread of its own; the handle ends with it.
+fn own_thread(
+    name: &str,
+    work: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (done, ended) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        runtime.block_on(work);
+        let _ = done.send(());
+    })?;
+    Ok(tokio::spawn(async move {
+        let _ = ended.await;
+    }))
+}
+
+/// The longest request message, in bytes.
+const MAX_MESSAGE: usize = 1 << 20;
+
+fn add_features(routes: &mut Routes, app: &App) {
+    macro_rules! serve {
+        ($($module:ident::$service:ident),* $(,)?) => {{
+            let rpc = Arc::new(Rpc(app.clone()));
+            let mut served = std::mem::take(routes);
+            $(served = served.add_service(
+                proto::$module::$service::from_arc(rpc.clone())
+                    .max_decoding_message_size(MAX_MESSAGE),
+            );)*
+            *routes = served;
+        }};
+    }
+    serve!(
+        audit_service_server::AuditServiceServer,
+        group_service_server::GroupServiceServer,
+        invitation_service_server::InvitationServiceServer,
+        mail_service_server::MailServiceServer,
+        membership_service_server::MembershipServiceServer,
+        permission_service_server::PermissionServiceServer,
+        role_service_server::RoleServiceServer,
+        service_account_service_server::ServiceAccountServiceServer,
+        session_service_server::SessionServiceServer,
+        tenant_service_server::TenantServiceServer,
+        user_service_server::UserServiceServer,
+        workspace_service_server::WorkspaceServiceServer,
+    );
+}
+
+/// Both versions, since older clients know only the first; with the types of error details, so that
+/// clients can print them.
+fn add_reflection(routes: &mut Routes) -> Result<(), tonic_reflection::server::Error> {
+    let builder = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::DESCRIPTOR)
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    *routes = std::mem::take(routes)
+        .add_service(builder().build_v1()?)
+        .add_service(builder().build_v1alpha()?);
+    Ok(())
+}

@@ -1,0 +1,45 @@
+//! Logs to stderr and metrics for Prometheus. No addresses, tokens or SQL values in either.
+
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
+
+use crate::config::{LogArgs, LogFormat};
+
+/// Seconds; from a check out of memory to a change that waits for a lost replica.
+const DURATIONS: &[f64] = &[
+    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025,
+    0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
+/// Starts logging.
+///
+/// # Errors
+/// When the filter is malformed, or logging was started before.
+pub fn log(args: &LogArgs) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let filter = EnvFilter::try_new(&args.log)?;
+    let registry = tracing_subscriber::registry().with(filter);
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    match args.log_format {
+        LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init()?,
+        LogFormat::Pretty => registry.with(layer.with_target(false)).try_init()?,
+    }
+    Ok(())
+}
+
+/// Starts collecting metrics; one recorder per process, so tests share it.
+///
+/// # Errors
+/// When the buckets are refused.
+pub fn metrics() -> Result<PrometheusHandle, BuildError> {
+    static HANDLE: std::sync::OnceLock<PrometheusHandle> = std::sync::OnceLock::new();
+    if let Some(handle) = HANDLE.get() {
+        return Ok(handle.clone());
+    }
+    let recorder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), DURATIONS)?
+        .build_recorder();
+    let handle = HANDLE.get_or_init(|| recorder.handle());
+    // A recorder that another thread installed in the meantime is as good.
+    let _ = metrics::set_global_recorder(recorder);
+    Ok(handle.clone())
+}
