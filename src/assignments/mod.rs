@@ -1,6 +1,7 @@
 //! Role assignments: who gives which role to whom, where and until when. Every way to a role, by hand,
 //! by invitation or through a group, ends here.
 
+mod rpc;
 mod sql;
 
 use std::collections::HashSet;

@@ -1,0 +1,155 @@
+//! The table `memberships`.
+
+use std::collections::BTreeMap;
+
+use sqlx::types::Json;
+
+use super::{Membership, NewMember, Profile};
+use crate::{
+    change::Change,
+    decision::{Member, MemberKind, MemberStatus, Time},
+    error::{Error, OnConstraint, Result},
+    ids::{TenantId, UserId},
+};
+
+struct Row {
+    user_id: UserId,
+    email: String,
+    kind: MemberKind,
+    status: MemberStatus,
+    epoch: i32,
+    first_name: String,
+    last_name: String,
+    department: String,
+    job_title: String,
+    phone: String,
+    location: String,
+    external_id: String,
+    metadata: Json<BTreeMap<String, String>>,
+    last_sign_in_at: Option<Time>,
+    last_active_at: Option<Time>,
+    version: i64,
+    created_at: Time,
+    updated_at: Time,
+}
+
+impl From<Row> for Membership {
+    fn from(row: Row) -> Self {
+        Self {
+            user: row.user_id,
+            email: row.email,
+            kind: row.kind,
+            status: row.status,
+            epoch: row.epoch,
+            profile: Profile {
+                first_name: row.first_name,
+                last_name: row.last_name,
+                department: row.department,
+                job_title: row.job_title,
+                phone: row.phone,
+                location: row.location,
+            },
+            external_id: row.external_id,
+            metadata: row.metadata.0,
+            last_sign_in_at: row.last_sign_in_at,
+            last_active_at: row.last_active_at,
+            version: row.version,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        }
+    }
+}
+
+/// The membership, also of somebody who was removed.
+pub async fn lock(change: &mut Change, user: UserId) -> Result<Option<Membership>> {
+    let tenant = change.tenant().id;
+    let row = sqlx::query_as!(
+        Row,
+        r#"select m.user_id "user_id: UserId", u.email, m.kind "kind: MemberKind",
+                  m.status "status: MemberStatus", m.epoch, m.first_name, m.last_name, m.department,
+                  m.job_title, m.phone, m.location, m.external_id,
+                  m.metadata "metadata: Json<BTreeMap<String, String>>",
+                  a.last_sign_in_at "last_sign_in_at?", a.last_active_at "last_active_at?",
+                  m.version, m.created_at, m.updated_at
+           from memberships m join users u on u.id = m.user_id
+           left join activity a on a.tenant_id = m.tenant_id and a.user_id = m.user_id
+           where m.tenant_id = $1 and m.user_id = $2 for update of m"#,
+        tenant as TenantId,
+        user as UserId
+    )
+    .fetch_optional(change.conn())
+    .await?;
+    Ok(row.map(Into::into))
+}
+
+pub async fn upsert(
+    change: &mut Change,
+    member: &Member,
+    new: &NewMember,
+    version: i64,
+) -> Result<()> {
+    let (tenant, now, profile) = (change.tenant().id, change.now(), &new.profile);
+    sqlx::query!(
+        "insert into memberships (tenant_id, user_id, kind, status, epoch, first_name, last_name,
+                                  department, job_title, phone, location, version, created_at,
+                                  updated_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13)
+         on conflict (tenant_id, user_id) do update set
+             kind = excluded.kind, status = excluded.status, epoch = excluded.epoch,
+             first_name = excluded.first_name, last_name = excluded.last_name,
+             department = excluded.department, job_title = excluded.job_title,
+             phone = excluded.phone, location = excluded.location, external_id = '',
+             metadata = '{}', version = excluded.version, created_at = excluded.created_at,
+             updated_at = excluded.updated_at",
+        tenant as TenantId,
+        new.user as UserId,
+        member.kind as MemberKind,
+        member.status as MemberStatus,
+        member.epoch,
+        profile.first_name,
+        profile.last_name,
+        profile.department,
+        profile.job_title,
+        profile.phone,
+        profile.location,
+        version,
+        now
+    )
+    .execute(change.conn())
+    .await
+    .on_constraint("memberships_user_fkey", || Error::not_found("user", new.user))?;
+    Ok(())
+}
+
+pub async fn update(change: &mut Change, after: &Membership) -> Result<()> {
+    let (tenant, profile) = (change.tenant().id, &after.profile);
+    sqlx::query!(
+        "update memberships set kind = $3, status = $4, epoch = $5, first_name = $6, last_name = $7,
+                                department = $8, job_title = $9, phone = $10, location = $11,
+                                external_id = $12, metadata = $13, version = $14, updated_at = $15
+         where tenant_id = $1 and user_id = $2",
+        tenant as TenantId,
+        after.user as UserId,
+        after.kind as MemberKind,
+        after.status as MemberStatus,
+        after.epoch,
+        profile.first_name,
+        profile.last_name,
+        profile.department,
+        profile.job_title,
+        profile.phone,
+        profile.location,
+        after.external_id,
+        Json(&after.metadata) as _,
+        after.version,
+        after.updated_at
+    )
+    .execute(change.conn())
+    .await
+    .on_constraint("memberships_external_id", || Error::AlreadyExists {
+        kind: "external_id",
+        name: after.external_id.clone(),
+        remedy: "another member of the tenant has it; choose another",
+    })?;
+    Ok(())
+}
