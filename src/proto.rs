@@ -65,11 +65,12 @@ pub fn timestamp(time: DateTime<Utc>) -> prost_types::Timestamp {
 /// A time that a request may carry.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` naming `field` for a time outside the calendar.
+/// `INVALID_ARGUMENT` naming `field` for a time outside the years 1 to 9999.
 pub fn time(field: &str, time: Option<prost_types::Timestamp>) -> Result<Option<DateTime<Utc>>> {
     time.map(|time| {
         let nanos = u32::try_from(time.nanos).ok();
         nanos
+            .filter(|_| (-62_135_596_800..=253_402_300_799).contains(&time.seconds))
             .and_then(|nanos| DateTime::from_timestamp(time.seconds, nanos))
             .ok_or_else(|| Error::invalid(field, "expected a time, such as `2026-12-31T23:59:59Z`"))
     })
@@ -97,6 +98,15 @@ pub trait Redact: prost::Message + Default {
     /// Blanks secret fields, so that the answer may be stored; where the message has a
     /// `secret_reason`, sets it to `SECRET_ALREADY_SHOWN`.
     fn redact(&mut self);
+}
+
+/// What a command's change answers: there is nobody to tell.
+impl Revised for () {
+    fn set_revision(&mut self, _: String) {}
+}
+
+impl Redact for () {
+    fn redact(&mut self) {}
 }
 
 #[cfg(test)]

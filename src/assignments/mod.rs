@@ -7,13 +7,15 @@ mod sql;
 use std::collections::HashSet;
 
 use crate::{
+    app::App,
     change::{Change, Event, Scope},
     decision::{Assignment, Record, Role, Time},
     error::{Error, Result},
     ids::{AssignmentId, Holder, RoleId, SubjectId, WorkspaceId},
 };
 
-pub use sql::{Shown, shown};
+pub use rpc::read_ids;
+pub use sql::{Shown, shown, shown_of_groups};
 
 /// The most assignments that one holder has.
 const MAX_HELD: usize = 200;
@@ -54,7 +56,9 @@ pub async fn resolve(change: &mut Change, new: &NewAssignment) -> Result<Resolve
 
 fn end(field: &str, role: &Role, new: &NewAssignment, now: Time) -> Result<Option<Time>> {
     let starts = new.starts.map_or(now, |starts| starts.max(now));
-    let longest = role.max_duration_seconds.map(|s| starts + chrono::TimeDelta::seconds(s));
+    let longest = role
+        .max_duration_seconds
+        .and_then(|seconds| starts.checked_add_signed(chrono::TimeDelta::try_seconds(seconds)?));
     match (new.ends, longest) {
         (Some(ends), _) if ends <= starts => {
             Err(Error::invalid(field, "it must be in the future and after the start"))
@@ -82,6 +86,7 @@ pub async fn give(change: &mut Change, holder: Holder, new: &Resolved) -> Result
     if let Some(same) = held.iter().filter(there).find(|a| a.role == new.role.id) {
         let dated = Assignment { starts: new.starts, ends: new.ends, ..same.clone() };
         if dated != *same {
+            require_takeable(change, same).await?;
             sql::update_dates(change, &dated).await?;
             let event = Event::new("role.redated", holder)
                 .before(Record::Assignment(same.clone()))
@@ -97,6 +102,7 @@ pub async fn give(change: &mut Change, holder: Holder, new: &Resolved) -> Result
     }
     for other in held.iter().filter(there) {
         if exclusive(change, other, &new.role)? {
+            require_takeable(change, other).await?;
             remove_one(change, other.clone()).await?;
         }
     }
@@ -118,6 +124,18 @@ pub async fn give(change: &mut Change, holder: Holder, new: &Resolved) -> Result
 fn exclusive(change: &Change, held: &Assignment, given: &Role) -> Result<bool> {
     let set = change.facts()?.roles.get(&held.role).and_then(|r| r.exclusive_set.clone());
     Ok(set.is_some() && set == given.exclusive_set)
+}
+
+/// Refuses unless the caller may take the assignment away. Whoever replaces what is their own, such as
+/// by accepting an invitation, need not be able to give it.
+async fn require_takeable(change: &mut Change, assignment: &Assignment) -> Result<()> {
+    let holder = assignment.holder.subject().and_then(SubjectId::user);
+    if holder.is_some() && change.call().person() == holder {
+        return Ok(());
+    }
+    let scope = sql::scope(change, assignment).await?;
+    change.require("iam.roles.assign", &scope.text)?;
+    change.require_gift(assignment.role, &scope, assignment.ends)
 }
 
 /// Takes assignments away from their holder; the caller must be able to give each of them.
@@ -208,6 +226,51 @@ async fn held_through_groups(change: &mut Change, subject: SubjectId) -> Result<
     let groups = member.groups.iter().filter_map(|id| facts.groups.get(id));
     let through = groups.flat_map(|group| group.assignments.iter());
     Ok(member.assignments.iter().chain(through).map(|a| Assignment::clone(a)).collect())
+}
+
+/// The scopes on which a request to give and take roles must be allowed, for its claim. What is to be
+/// taken but is not there counts as held on the tenant: only whoever may assign there learns so.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` when there is nothing to do.
+pub async fn claimed_scopes(
+    app: &App,
+    tenant: &str,
+    add: &[NewAssignment],
+    remove: &[AssignmentId],
+) -> Result<Vec<String>> {
+    if add.is_empty() && remove.is_empty() {
+        return Err(Error::invalid("add", "name at least one role to add or to remove"));
+    }
+    let mut scopes: Vec<String> = add.iter().map(|new| new.scope.clone()).collect();
+    if !remove.is_empty() {
+        let found = sql::scopes(&app.pool, tenant, remove).await?;
+        scopes.extend(remove.iter().map(|id| found.get(id).cloned().unwrap_or_default()));
+    }
+    scopes.sort_unstable();
+    scopes.dedup();
+    Ok(scopes)
+}
+
+/// What the holder itself has, as lists show it, inside a change.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn shown_in(change: &mut Change, holder: Holder) -> Result<Vec<Shown>> {
+    let mut shown = Vec::new();
+    for held in sql::held(change, holder).await? {
+        let scope = sql::scope(change, &held).await?.text;
+        let role = change.facts()?.roles.get(&held.role).map(|r| r.key.to_string());
+        shown.push(Shown {
+            id: held.id,
+            role: role.unwrap_or_default(),
+            scope,
+            starts: held.starts,
+            ends: held.ends,
+            group: String::new(),
+        });
+    }
+    Ok(shown)
 }
 
 /// How many assignments give the role.

@@ -3,10 +3,11 @@
 use super::{NewAssignment, Shown};
 use crate::{
     error::{Error, Result},
+    ids::AssignmentId,
     proto as pb,
 };
 
-/// The most roles that one request gives.
+/// The most roles that one request gives, and the most that it takes away.
 const MAX_GIVEN: usize = 100;
 
 impl NewAssignment {
@@ -15,9 +16,7 @@ impl NewAssignment {
     /// # Errors
     /// `INVALID_ARGUMENT` for too many, or a time outside the calendar.
     pub fn read(field: &str, roles: Vec<pb::AssignRole>) -> Result<Vec<Self>> {
-        if roles.len() > MAX_GIVEN {
-            return Err(Error::invalid(field, format!("at most {MAX_GIVEN}; make several calls")));
-        }
+        check_length(field, roles.len())?;
         let read = |(at, role): (usize, pb::AssignRole)| {
             let field = format!("{field}[{at}]");
             Ok(Self {
@@ -30,6 +29,25 @@ impl NewAssignment {
         };
         roles.into_iter().enumerate().map(read).collect()
     }
+}
+
+/// Reads the assignments that a request takes away in the list `field`.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` for too many, or what is not the id of an assignment.
+pub fn read_ids(field: &str, ids: &[String]) -> Result<Vec<AssignmentId>> {
+    check_length(field, ids.len())?;
+    let read = |(at, id): (usize, &String)| {
+        id.parse().map_err(|error| Error::invalid(format!("{field}[{at}]"), error))
+    };
+    ids.iter().enumerate().map(read).collect()
+}
+
+fn check_length(field: &str, length: usize) -> Result<()> {
+    if length > MAX_GIVEN {
+        return Err(Error::invalid(field, format!("at most {MAX_GIVEN}; make several calls")));
+    }
+    Ok(())
 }
 
 impl From<Shown> for pb::RoleAssignment {

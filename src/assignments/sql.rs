@@ -226,3 +226,61 @@ pub async fn shown(
     }
     Ok(shown)
 }
+
+/// The assignments that several groups carry.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn shown_of_groups(
+    pool: &PgPool,
+    permit: &Permit,
+    groups: &[Uuid],
+) -> Result<HashMap<Uuid, Vec<Shown>>> {
+    let rows = sqlx::query!(
+        r#"select a.group_id "group!", a.id, r.key "role", w.key "workspace?", a.path, a.starts_at,
+                  a.ends_at
+           from role_assignments a
+           join roles r on r.tenant_id = $1 and r.id = a.role_id
+           left join workspaces w on w.tenant_id = $1 and w.id = a.workspace_id
+           where a.tenant_id = $1 and a.group_id = any($2)
+           order by a.id"#,
+        permit.tenant() as TenantId,
+        groups
+    )
+    .fetch_all(pool)
+    .await?;
+    let mut shown: HashMap<Uuid, Vec<Shown>> = HashMap::new();
+    for row in rows {
+        shown.entry(row.group).or_default().push(Shown {
+            id: row.id.into(),
+            role: row.role,
+            scope: scope_text(row.workspace.as_deref(), &row.path),
+            starts: row.starts_at,
+            ends: row.ends_at,
+            group: String::new(),
+        });
+    }
+    Ok(shown)
+}
+
+/// Where these assignments hold, as far as they exist in the tenant of that key.
+pub async fn scopes(
+    pool: &PgPool,
+    tenant: &str,
+    ids: &[AssignmentId],
+) -> Result<HashMap<AssignmentId, String>> {
+    let ids: Vec<Uuid> = ids.iter().copied().map(Into::into).collect();
+    let rows = sqlx::query!(
+        r#"select a.id, w.key "workspace?", a.path
+           from role_assignments a
+           join tenants t on t.id = a.tenant_id and t.key = $1
+           left join workspaces w on w.tenant_id = a.tenant_id and w.id = a.workspace_id
+           where a.id = any($2)"#,
+        tenant,
+        &ids
+    )
+    .fetch_all(pool)
+    .await?;
+    let scope = |workspace: Option<String>, path: &str| scope_text(workspace.as_deref(), path);
+    Ok(rows.into_iter().map(|row| (row.id.into(), scope(row.workspace, &row.path))).collect())
+}
