@@ -219,7 +219,11 @@ impl Call {
             permission,
             scope: scope.as_ref().to_owned(),
         };
-        let demands = scopes.into_iter().map(demand).collect();
+        let mut demands: Vec<Demand> = scopes.into_iter().map(demand).collect();
+        if demands.is_empty() {
+            // Nothing asked for is not everything allowed.
+            demands.push(Demand { tenant: held_on.to_owned(), permission, scope: String::new() });
+        }
         Ok(Claim { tenant: tenant.to_owned(), warrant: Warrant::Demands(demands) })
     }
 
