@@ -15,7 +15,7 @@ use crate::{
 };
 
 pub use rpc::read_ids;
-pub use sql::{Shown, shown, shown_of_groups};
+pub use sql::{Shown, shown, shown_by_tenant, shown_now, shown_of_groups};
 
 /// The most assignments that one holder has.
 const MAX_HELD: usize = 200;
@@ -193,6 +193,9 @@ async fn remove_one(change: &mut Change, assignment: Assignment) -> Result<()> {
 /// `PERMISSION_DENIED` with the reason `MEMBER_OUTRANKS_CALLER`.
 pub async fn require_outranked(change: &mut Change, subject: SubjectId) -> Result<()> {
     for assignment in held_through_groups(change, subject).await? {
+        if is_over(change, &assignment) {
+            continue;
+        }
         let scope = sql::scope(change, &assignment).await?;
         if change.require_gift(assignment.role, &scope, assignment.ends).is_err() {
             return Err(Error::Denied {
@@ -213,10 +216,18 @@ pub async fn require_outranked(change: &mut Change, subject: SubjectId) -> Resul
 /// `PERMISSION_DENIED` with the reason `ROLE_NOT_GRANTABLE`.
 pub async fn require_gifts(change: &mut Change, holder: Holder) -> Result<()> {
     for assignment in sql::held(change, holder).await? {
+        if is_over(change, &assignment) {
+            continue;
+        }
         let scope = sql::scope(change, &assignment).await?;
         change.require_gift(assignment.role, &scope, assignment.ends)?;
     }
     Ok(())
+}
+
+/// What is over gives nobody anything.
+fn is_over(change: &Change, assignment: &Assignment) -> bool {
+    assignment.ends.is_some_and(|ends| ends <= change.now())
 }
 
 async fn held_through_groups(change: &mut Change, subject: SubjectId) -> Result<Vec<Assignment>> {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use sqlx::PgPool;
+use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     change::{Change, Scope},
     decision::{Assignment, Time, scope_text},
     error::{Error, OnConstraint, Result},
-    ids::{AssignmentId, Holder, RoleId, SubjectId, TenantId, WorkspaceId},
+    ids::{AssignmentId, Holder, RoleId, SubjectId, TenantId, UserId, WorkspaceId},
 };
 
 struct Row {
@@ -173,7 +173,7 @@ pub async fn count_of_role(change: &mut Change, role: RoleId) -> Result<i64> {
 }
 
 /// An assignment as lists show it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shown {
     pub id: AssignmentId,
     pub role: String,
@@ -184,47 +184,92 @@ pub struct Shown {
     pub group: String,
 }
 
-/// The assignments of several subjects, their own and through groups.
+/// The assignments of several subjects of a tenant, their own and through groups.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn shown(
-    pool: &PgPool,
+    db: impl PgExecutor<'_>,
     permit: &Permit,
     subjects: &[Uuid],
 ) -> Result<HashMap<Uuid, Vec<Shown>>> {
+    let mut shown: HashMap<Uuid, Vec<Shown>> = HashMap::new();
+    for (_, subject, one) in read_shown(db, &[permit.tenant().uuid()], subjects).await? {
+        shown.entry(subject).or_default().push(one);
+    }
+    Ok(shown)
+}
+
+/// The assignments of one subject as this change has left them, its own and through groups.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn shown_now(change: &mut Change, subject: SubjectId) -> Result<Vec<Shown>> {
+    let tenant = change.tenant().id.uuid();
+    let subject = match subject {
+        SubjectId::User(id) => id.uuid(),
+        SubjectId::Service(id) => id.uuid(),
+    };
+    let rows = read_shown(change.conn(), &[tenant], &[subject]).await?;
+    Ok(rows.into_iter().map(|(_, _, one)| one).collect())
+}
+
+/// The assignments that a person has in each of these tenants, their own and through groups. It is for
+/// the person themselves, who needs no permission to know them.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn shown_by_tenant(
+    db: impl PgExecutor<'_>,
+    user: UserId,
+    tenants: &[Uuid],
+) -> Result<HashMap<Uuid, Vec<Shown>>> {
+    let mut shown: HashMap<Uuid, Vec<Shown>> = HashMap::new();
+    for (tenant, _, one) in read_shown(db, tenants, &[user.uuid()]).await? {
+        shown.entry(tenant).or_default().push(one);
+    }
+    Ok(shown)
+}
+
+async fn read_shown(
+    db: impl PgExecutor<'_>,
+    tenants: &[Uuid],
+    subjects: &[Uuid],
+) -> Result<Vec<(Uuid, Uuid, Shown)>> {
     let rows = sqlx::query!(
-        r#"select h.subject "subject!", a.id, r.key "role", w.key "workspace?", a.path, a.starts_at,
-                  a.ends_at, coalesce(g.key, '') "group!"
-           from (select a.id, coalesce(a.user_id, a.service_account_id) subject
-                 from role_assignments a
-                 where a.tenant_id = $1 and (a.user_id = any($2) or a.service_account_id = any($2))
+        r#"select a.tenant_id, h.subject "subject!", a.id, r.key "role", w.key "workspace?", a.path,
+                  a.starts_at, a.ends_at, coalesce(g.key, '') "group!"
+           from (select a.tenant_id, a.id, a.user_id subject from role_assignments a
+                 where a.tenant_id = any($1) and a.user_id = any($2)
                  union all
-                 select a.id, m.user_id from role_assignments a
-                 join group_members m on m.tenant_id = $1 and m.group_id = a.group_id
-                 where a.tenant_id = $1 and m.user_id = any($2)) h
-           join role_assignments a on a.tenant_id = $1 and a.id = h.id
-           join roles r on r.tenant_id = $1 and r.id = a.role_id
-           left join workspaces w on w.tenant_id = $1 and w.id = a.workspace_id
-           left join groups g on g.tenant_id = $1 and g.id = a.group_id
+                 select a.tenant_id, a.id, a.service_account_id from role_assignments a
+                 where a.tenant_id = any($1) and a.service_account_id = any($2)
+                 union all
+                 select a.tenant_id, a.id, m.user_id from group_members m
+                 join role_assignments a on a.tenant_id = m.tenant_id and a.group_id = m.group_id
+                 where m.tenant_id = any($1) and m.user_id = any($2)) h
+           join role_assignments a on a.tenant_id = h.tenant_id and a.id = h.id
+           join roles r on r.tenant_id = a.tenant_id and r.id = a.role_id
+           left join workspaces w on w.tenant_id = a.tenant_id and w.id = a.workspace_id
+           left join groups g on g.tenant_id = a.tenant_id and g.id = a.group_id
            order by a.id"#,
-        permit.tenant() as TenantId,
+        tenants,
         subjects
     )
-    .fetch_all(pool)
+    .fetch_all(db)
     .await?;
-    let mut shown: HashMap<Uuid, Vec<Shown>> = HashMap::new();
-    for row in rows {
-        shown.entry(row.subject).or_default().push(Shown {
+    let shown = rows.into_iter().map(|row| {
+        let one = Shown {
             id: row.id.into(),
             role: row.role,
             scope: scope_text(row.workspace.as_deref(), &row.path),
             starts: row.starts_at,
             ends: row.ends_at,
             group: row.group,
-        });
-    }
-    Ok(shown)
+        };
+        (row.tenant_id, row.subject, one)
+    });
+    Ok(shown.collect())
 }
 
 /// The assignments that several groups carry.
