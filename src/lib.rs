@@ -23,6 +23,7 @@ pub mod replica;
 pub mod roles;
 pub mod secret;
 pub mod telemetry;
+pub mod sessions;
 pub mod text;
 pub mod users;
 pub mod workspaces;
