@@ -3,7 +3,8 @@
 //! There is no rule that denies: one more assignment never removes access.
 
 use super::{
-    CompiledRole, Facts, MemberFacts, Permission, Resource, TenantFacts, path_covers, record::*,
+    CompiledRole, Facts, MemberFacts, Permission, PermissionSet, Resource, TenantFacts,
+    path_covers, record::*,
 };
 use crate::ids::{
     AssignmentId, GroupId, RoleId, ServiceAccountId, SessionId, SubjectId, TenantId, UserId,
@@ -103,6 +104,16 @@ pub struct TenantNotLoaded(pub TenantId);
 /// # Errors
 /// When the facts of the tenant, or of the installation, are not loaded.
 pub fn decide(facts: &Facts, question: &Question<'_>) -> Result<Decision, TenantNotLoaded> {
+    let decision = decide_held(facts, question)?;
+    match question.subject {
+        Subject::Key(key) if decision.allowed() && !key.lets_through(question.permission) => {
+            Ok(Decision::denied(Reason::Narrowed))
+        }
+        _ => Ok(decision),
+    }
+}
+
+fn decide_held(facts: &Facts, question: &Question<'_>) -> Result<Decision, TenantNotLoaded> {
     let Some(entry) = facts.directory.tenants.get(question.tenant) else {
         return Ok(Decision::denied(Reason::TenantUnknown));
     };
@@ -383,6 +394,12 @@ pub(super) fn session_flaw(facts: &Facts, claims: &SessionClaims, now: Time) -> 
         || account.epoch != claims.account_epoch
         || member_epoch.is_some_and(|epoch| epoch != claims.member_epoch);
     ended.then_some(Reason::SessionEnded)
+}
+
+impl ApiKey {
+    fn lets_through(&self, permission: Permission<'_>) -> bool {
+        self.narrowed.is_empty() || PermissionSet::of(&self.narrowed).matches(permission)
+    }
 }
 
 impl Subject<'_> {

@@ -1,7 +1,7 @@
 //! Why a decision is what it is, from the same steps that decide it.
 
 use super::{
-    Decision, Facts, Question, Reason, TenantFacts, TenantNotLoaded,
+    Decision, Facts, MemberFacts, PermissionSet, Question, Reason, TenantFacts, TenantNotLoaded,
     decide::{Dates, Held, Place, active_member, covers, decide, holdings},
     record::*,
 };
@@ -10,9 +10,11 @@ use crate::ids::{GroupId, RoleId, TenantId};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
     pub decision: Decision,
-    /// Role keys from the assigned role to the one that names the permission.
+    /// Roles from the assigned one to the one that names the permission.
     pub include_path: Vec<RoleId>,
-    /// Every assignment of the subject that the decision looked at, with what it lacks.
+    /// The permission as the last of them writes it; empty when nothing allows.
+    pub matched: String,
+    /// Every assignment of the subject that could reach the resource, with what it lacks.
     pub considered: Vec<Considered>,
     /// Roles of the tenant that match the permission: assigning one of them here would allow it.
     pub roles_that_allow: Vec<RoleId>,
@@ -23,7 +25,7 @@ pub struct Considered {
     pub home: TenantId,
     pub assignment: Assignment,
     pub group: Option<GroupId>,
-    /// Why it does not allow; none: it does.
+    /// Why it does not allow; none: it does, or would if nothing else stood in the way.
     pub flaw: Option<Flaw>,
 }
 
@@ -46,6 +48,7 @@ pub fn explain(facts: &Facts, question: &Question<'_>) -> Result<Explanation, Te
     let mut explanation = Explanation {
         decision,
         include_path: Vec::new(),
+        matched: String::new(),
         considered: Vec::new(),
         roles_that_allow: Vec::new(),
     };
@@ -54,18 +57,24 @@ pub fn explain(facts: &Facts, question: &Question<'_>) -> Result<Explanation, Te
     };
     let tenant = facts.tenant(entry.id).ok_or(TenantNotLoaded(entry.id))?;
     let place = Place::find(tenant, question.resource);
-    if let Some(place) = place {
-        consider(tenant, Some(place), question, &mut explanation.considered);
+    // Also of who is suspended there: the assignments say whether reactivating is enough.
+    if let Some(place) = place
+        && let Some(member) = tenant.members.get(&question.subject.id())
+    {
+        consider(tenant, member, Some(place), question, &mut explanation.considered);
     }
     if entry.id != TenantId::SYSTEM
         && let Some(system) = facts.tenant(TenantId::SYSTEM)
+        && let Some(member) = active_member(system, question.subject)
     {
-        consider(system, None, question, &mut explanation.considered);
+        consider(system, member, None, question, &mut explanation.considered);
     }
     if let Some(grounds) = decision.grounds
         && let Some(home) = facts.tenant(grounds.home)
     {
         explanation.include_path = include_path(home, grounds.role, question);
+        let last = explanation.include_path.last().and_then(|id| home.roles.get(id));
+        explanation.matched = last.map(|role| matched(role, question)).unwrap_or_default();
     }
     if decision.reason != Reason::Allowed {
         explanation.roles_that_allow = roles_that_allow(tenant, question);
@@ -75,11 +84,11 @@ pub fn explain(facts: &Facts, question: &Question<'_>) -> Result<Explanation, Te
 
 fn consider(
     home: &TenantFacts,
+    member: &MemberFacts,
     place: Option<Place<'_>>,
     question: &Question<'_>,
     considered: &mut Vec<Considered>,
 ) {
-    let Some(member) = active_member(home, question.subject) else { return };
     let flaw = |held: &Held<'_>| {
         if !held.compiled.permissions.matches(question.permission) {
             return Some(Flaw::Permission);
@@ -107,7 +116,7 @@ fn include_path(home: &TenantFacts, from: RoleId, question: &Question<'_>) -> Ve
     let mut seen = std::collections::HashSet::from([from]);
     while let Some(path) = queue.pop_front() {
         let Some(role) = path.last().and_then(|id| home.roles.get(id)) else { continue };
-        if super::PermissionSet::of(&role.permissions).matches(question.permission) {
+        if PermissionSet::of(&role.permissions).matches(question.permission) {
             return path;
         }
         for next in role.includes.iter().filter(|id| seen.insert(**id)) {
@@ -115,6 +124,17 @@ fn include_path(home: &TenantFacts, from: RoleId, question: &Question<'_>) -> Ve
         }
     }
     Vec::new()
+}
+
+/// The narrowest pattern of the role that matches.
+fn matched(role: &Role, question: &Question<'_>) -> String {
+    let matches = |p: &&String| PermissionSet::of(&[p]).matches(question.permission);
+    role.permissions
+        .iter()
+        .filter(matches)
+        .max_by_key(|p| (!p.ends_with('*'), p.len()))
+        .cloned()
+        .unwrap_or_default()
 }
 
 fn roles_that_allow(tenant: &TenantFacts, question: &Question<'_>) -> Vec<RoleId> {

@@ -10,6 +10,7 @@ mod facts;
 mod permission;
 mod record;
 mod resource;
+mod who;
 
 pub use authority::{Authority, Credential, Gift, Refusal};
 pub use decide::{
@@ -23,3 +24,4 @@ pub use facts::{
 pub use permission::{MAX_PERMISSION, Permission, PermissionError, PermissionSet, check_pattern};
 pub use record::*;
 pub use resource::{MAX_PAIRS, MAX_RESOURCE, Resource, ResourceError, path_covers, scope_text};
+pub use who::{Who, who_may, who_may_give};

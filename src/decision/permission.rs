@@ -37,6 +37,8 @@ impl<'a> Permission<'a> {
     pub const ADMINISTER: Permission<'static> = Permission("iam.administer");
     /// Lets a caller act on behalf of people.
     pub const ACT_AS: Permission<'static> = Permission("iam.act_as");
+    /// Lets a caller give and take roles.
+    pub const ASSIGN: Permission<'static> = Permission("iam.roles.assign");
 
     /// # Errors
     /// When the text is not a permission; see [`PermissionError`].
