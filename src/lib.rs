@@ -15,6 +15,7 @@ pub mod error;
 pub mod ids;
 pub mod mail;
 pub mod memberships;
+pub mod outbox;
 pub mod page;
 pub mod passwords;
 pub mod proto;

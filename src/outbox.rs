@@ -1,0 +1,367 @@
+//! The outbox: letters are queued in the change that they tell about, and sent by a worker that
+//! claims them, tries again for about a day, and then gives up visibly.
+//!
+//! Owns the table `mails`, which is bookkeeping: no decision and no audit reads it.
+
+mod render;
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::{
+    access::Permit,
+    app::App,
+    change::Change,
+    decision::Time,
+    error::Result,
+    ids::{InvitationId, MailId, TenantId},
+    mail::Talk,
+    random,
+    text::Email,
+};
+
+/// Letters that are sent at once.
+const BATCH: i64 = 8;
+/// How long the worker rests when nothing is due.
+const REST: Duration = Duration::from_millis(500);
+/// Longer than any talk with a server: a claim older than this was left by a worker that died.
+const LEASE: TimeDelta = TimeDelta::minutes(5);
+/// The first pause after a failure doubles up to the longest; all of them make about a day.
+const FIRST_PAUSE: TimeDelta = TimeDelta::seconds(15);
+const LONGEST_PAUSE: TimeDelta = TimeDelta::hours(4);
+const MAX_ATTEMPTS: i32 = 16;
+
+/// What a letter says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum Template {
+    Invitation,
+    Test,
+}
+
+/// How far a letter got.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, sqlx::Type,
+)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum Delivery {
+    Queued,
+    Sending,
+    Sent,
+    Failed,
+}
+
+/// A letter to be sent. What it links to is derived when it is rendered, never kept.
+#[derive(Debug, Clone)]
+pub struct NewMail {
+    pub template: Template,
+    /// `en` or `fr`.
+    pub language: String,
+    pub to: Email,
+    pub name: String,
+    /// The invitation that it links to, and the generation of the link.
+    pub invitation: Option<(InvitationId, i32)>,
+    /// What the template names.
+    pub content: serde_json::Value,
+}
+
+/// Queues a letter; it is sent when the change is committed, and only then.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn queue(change: &mut Change, new: &NewMail) -> Result<MailId> {
+    let (tenant, now, id) = (change.tenant().id, change.now(), change.id::<MailId>()?);
+    let (invitation, generation) = new.invitation.unzip();
+    sqlx::query!(
+        "insert into mails (tenant_id, id, template, language, recipient, recipient_name,
+                            invitation_id, generation, content, due_at, created_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10)",
+        tenant as TenantId,
+        id as MailId,
+        new.template as Template,
+        new.language,
+        new.to.as_str(),
+        new.name,
+        invitation.map(Uuid::from),
+        generation.unwrap_or_default(),
+        new.content,
+        now
+    )
+    .execute(change.conn())
+    .await?;
+    Ok(id)
+}
+
+/// Takes back what waits to be sent about an invitation whose links are dead.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn withdraw(change: &mut Change, invitation: InvitationId, why: &str) -> Result<()> {
+    let tenant = change.tenant().id;
+    sqlx::query!(
+        "update mails set status = 'failed', last_error = $3
+         where tenant_id = $1 and invitation_id = $2 and status = 'queued'",
+        tenant as TenantId,
+        invitation as InvitationId,
+        why
+    )
+    .execute(change.conn())
+    .await?;
+    Ok(())
+}
+
+/// A claimed letter.
+struct Due {
+    tenant_id: Uuid,
+    id: Uuid,
+    template: Template,
+    language: String,
+    recipient: String,
+    recipient_name: String,
+    invitation_id: Option<Uuid>,
+    generation: i32,
+    content: serde_json::Value,
+    attempts: i32,
+    created_at: Time,
+}
+
+/// Sends what is due, for ever. Stopping it loses nothing: a claim is taken again after its lease.
+pub async fn run(app: App) {
+    loop {
+        match claim(&app.pool, app.clock.now()).await {
+            Ok(due) if due.is_empty() => {}
+            Ok(due) => {
+                let sending = due.iter().map(|mail| deliver(&app, mail));
+                futures::future::join_all(sending).await;
+                continue;
+            }
+            Err(error) => tracing::warn!(%error, "the outbox could not be read"),
+        }
+        tokio::time::sleep(REST).await;
+    }
+}
+
+async fn claim(pool: &PgPool, now: Time) -> sqlx::Result<Vec<Due>> {
+    sqlx::query_as!(
+        Due,
+        r#"update mails m set status = 'sending', claimed_at = $1, attempts = m.attempts + 1
+           from (select tenant_id, id from mails
+                 where status in ('queued', 'sending') and due_at <= $1
+                   and (status = 'queued' or claimed_at <= $2)
+                 order by due_at limit $3 for update skip locked) due
+           where m.tenant_id = due.tenant_id and m.id = due.id
+           returning m.tenant_id, m.id, m.template "template: Template", m.language, m.recipient,
+                     m.recipient_name, m.invitation_id, m.generation, m.content, m.attempts,
+                     m.created_at"#,
+        now,
+        now - LEASE,
+        BATCH
+    )
+    .fetch_all(pool)
+    .await
+}
+
+async fn deliver(app: &App, mail: &Due) {
+    let id = MailId::from_uuid(mail.id);
+    let outcome = match render::render(app, mail) {
+        Ok(letter) => app.mail.send(&letter).await,
+        Err(error) => Err(error),
+    };
+    let talk = outcome.unwrap_or_else(|error| {
+        tracing::error!(mail = %id, ?error, "a mail cannot be written");
+        Talk { refused: true, ..Talk::default() }
+    });
+    let told = match talk.last_reply() {
+        _ if talk.ok() => "",
+        "" => "the mail cannot be written; ask the operators",
+        reply => reply,
+    };
+    let over = talk.refused || mail.attempts >= MAX_ATTEMPTS;
+    let status = match talk.ok() {
+        true => Delivery::Sent,
+        false if over => Delivery::Failed,
+        false => Delivery::Queued,
+    };
+    if status != Delivery::Sent {
+        // What the server says may hold the address, which belongs in no log.
+        tracing::warn!(mail = %id, attempts = mail.attempts, ?status, "a mail was not accepted");
+    }
+    let now = app.clock.now();
+    let due = now + pause(mail.attempts);
+    if let Err(error) = finish(&app.pool, mail, status, told, due, now).await {
+        tracing::warn!(mail = %id, %error, "what became of a mail could not be noted");
+    }
+}
+
+/// The pause after so many attempts: doubled each time, and up to a quarter longer by chance, so that
+/// letters which failed together do not come back together.
+fn pause(attempts: i32) -> TimeDelta {
+    let doublings = u32::try_from(attempts.clamp(1, 20) - 1).unwrap_or_default();
+    let pause = (FIRST_PAUSE * 2_i32.pow(doublings)).min(LONGEST_PAUSE);
+    let chance = random::bytes::<1>().map_or(0, |[byte]| i32::from(byte));
+    pause + pause * chance / 1024
+}
+
+/// A worker that lost its claim in the meantime changes nothing.
+async fn finish(
+    pool: &PgPool,
+    mail: &Due,
+    status: Delivery,
+    told: &str,
+    due: Time,
+    now: Time,
+) -> sqlx::Result<()> {
+    let sent_at = (status == Delivery::Sent).then_some(now);
+    sqlx::query!(
+        "update mails set status = $3, last_error = $4, due_at = $5, claimed_at = null, sent_at = $6
+         where tenant_id = $1 and id = $2 and status = 'sending' and attempts = $7",
+        mail.tenant_id,
+        mail.id,
+        status as Delivery,
+        told,
+        due,
+        sent_at,
+        mail.attempts
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// A letter as lists show it.
+#[derive(Debug, Clone)]
+pub struct Mailing {
+    pub id: MailId,
+    pub template: Template,
+    pub recipient: String,
+    pub invitation: Option<InvitationId>,
+    pub status: Delivery,
+    pub attempts: i32,
+    pub last_error: String,
+    pub due_at: Time,
+    pub created_at: Time,
+    pub sent_at: Option<Time>,
+}
+
+/// Lists the letters of a tenant, newest first.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn list(
+    pool: &PgPool,
+    permit: &Permit,
+    delivery: Option<Delivery>,
+    before: Option<Uuid>,
+    limit: i64,
+) -> Result<Vec<Mailing>> {
+    let rows = sqlx::query_as!(
+        Mailing,
+        r#"select id "id: MailId", template "template: Template", recipient,
+                  invitation_id "invitation: InvitationId", status "status: Delivery", attempts,
+                  last_error, due_at, created_at, sent_at
+           from mails
+           where tenant_id = $1 and ($2::text is null or status = $2) and ($3::uuid is null or id < $3)
+           order by id desc limit $4"#,
+        permit.tenant() as TenantId,
+        delivery as Option<Delivery>,
+        before,
+        limit
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(rows)
+}
+
+/// Notes a test letter before it is sent, as one that did not get through, and returns how many the
+/// tenant sent since a time, this one included.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn insert_test(
+    app: &App,
+    permit: &Permit,
+    test: &NewMail,
+    since: Time,
+) -> Result<(MailId, i64)> {
+    let now = app.clock.now();
+    let id: MailId = random::id(now)?;
+    sqlx::query!(
+        "insert into mails (tenant_id, id, template, language, recipient, content, status, attempts,
+                            last_error, due_at, created_at)
+         values ($1, $2, 'test', $3, $4, $5, 'failed', 1, 'the test did not end', $6, $6)",
+        permit.tenant() as TenantId,
+        id as MailId,
+        test.language,
+        test.to.as_str(),
+        test.content,
+        now
+    )
+    .execute(&app.pool)
+    .await?;
+    // Counted after it is there, so that of tests that come together none is overlooked.
+    let count = sqlx::query_scalar!(
+        r#"select count(*) "count!" from mails
+           where tenant_id = $1 and template = 'test' and created_at > $2"#,
+        permit.tenant() as TenantId,
+        since
+    )
+    .fetch_one(&app.pool)
+    .await?;
+    Ok((id, count))
+}
+
+/// Sends a test letter at once and notes what became of it.
+///
+/// # Errors
+/// When the letter cannot be written down or the database does not answer.
+pub async fn send_test(app: &App, permit: &Permit, id: MailId, test: &NewMail) -> Result<Talk> {
+    let now = app.clock.now();
+    let letter = render::letter(id, test, None, now)?;
+    let talk = app.mail.send(&letter).await?;
+    let status = if talk.ok() { Delivery::Sent } else { Delivery::Failed };
+    let told = if talk.ok() { "" } else { talk.last_reply() };
+    sqlx::query!(
+        "update mails set status = $3, last_error = $4, sent_at = $5
+         where tenant_id = $1 and id = $2",
+        permit.tenant() as TenantId,
+        id as MailId,
+        status as Delivery,
+        told,
+        talk.ok().then_some(now)
+    )
+    .execute(&app.pool)
+    .await?;
+    Ok(talk)
+}
+
+/// Forgets a test letter that is not going to be sent.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn delete_test(pool: &PgPool, permit: &Permit, id: MailId) -> Result<()> {
+    sqlx::query!(
+        "delete from mails where tenant_id = $1 and id = $2 and template = 'test'",
+        permit.tenant() as TenantId,
+        id as MailId
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_limit_and_make_about_a_day() {
+        assert!(pause(1) >= FIRST_PAUSE && pause(1) < FIRST_PAUSE * 2);
+        assert!(pause(1_000) >= LONGEST_PAUSE && pause(1_000) < LONGEST_PAUSE * 2);
+        let all = (1..MAX_ATTEMPTS).map(pause).fold(TimeDelta::zero(), |sum, next| sum + next);
+        assert!(all > TimeDelta::hours(20) && all < TimeDelta::hours(36), "{all}");
+    }
+}

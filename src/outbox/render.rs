@@ -1,0 +1,120 @@
+//! Letters from templates: one text and one HTML file per language. In HTML every value is escaped.
+
+use minijinja::{Environment, UndefinedBehavior};
+use secrecy::ExposeSecret;
+
+use super::{Due, NewMail, Template};
+use crate::{
+    app::App,
+    decision::Time,
+    error::{Error, Result},
+    ids::MailId,
+    mail::Letter,
+    text::Email,
+};
+
+/// The text, whose first line is the subject, and the HTML of a template.
+fn source(template: Template, language: &str) -> (&'static str, &'static str) {
+    macro_rules! mail {
+        ($name:literal) => {
+            (
+                include_str!(concat!("../", $name, ".txt")),
+                include_str!(concat!("../", $name, ".html")),
+            )
+        };
+    }
+    match (template, language) {
+        (Template::Invitation, "fr") => mail!("invitations/mails/invitation.fr"),
+        (Template::Invitation, _) => mail!("invitations/mails/invitation.en"),
+        (Template::Test, "fr") => mail!("mails/templates/test.fr"),
+        (Template::Test, _) => mail!("mails/templates/test.en"),
+    }
+}
+
+pub fn render(app: &App, due: &Due) -> Result<Letter> {
+    let link = due.invitation_id.map(|invitation| {
+        let token =
+            app.keys.invitation_token(due.tenant_id.into(), invitation.into(), due.generation);
+        format!("{}/invitations/{}", app.public_url, token.expose_secret())
+    });
+    let mail = NewMail {
+        template: due.template,
+        language: due.language.clone(),
+        to: Email::parse("recipient", &due.recipient)?,
+        name: due.recipient_name.clone(),
+        invitation: None,
+        content: due.content.clone(),
+    };
+    letter(due.id.into(), &mail, link.as_deref(), due.created_at)
+}
+
+/// The letter that a template makes of its content.
+///
+/// # Errors
+/// `INTERNAL` when the template names what the content lacks.
+pub fn letter(id: MailId, mail: &NewMail, link: Option<&str>, date: Time) -> Result<Letter> {
+    let (text, html) = source(mail.template, &mail.language);
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_trim_blocks(true);
+    let values = minijinja::context! {
+        name => mail.name,
+        link => link,
+        ..minijinja::Value::from_serialize(&mail.content)
+    };
+    let text = environment.render_named_str("letter.txt", text, &values);
+    let text = text.map_err(Error::internal)?;
+    let html = environment.render_named_str("letter.html", html, &values);
+    let (subject, text) = text.split_once('\n').unwrap_or((&text, ""));
+    Ok(Letter {
+        id,
+        to: mail.to.clone(),
+        name: mail.name.clone(),
+        subject: subject.trim().to_owned(),
+        text: text.trim_start().to_owned(),
+        html: html.map_err(Error::internal)?,
+        date,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn invitation(language: &str, message: &str) -> Letter {
+        let mail = NewMail {
+            template: Template::Invitation,
+            language: language.to_owned(),
+            to: Email::parse("to", "maria@company.com").unwrap(),
+            name: "Maria <b>".to_owned(),
+            invitation: None,
+            content: serde_json::json!({
+                "tenant": "Acme & Sons", "inviter": "Jean", "message": message,
+                "expires": "28 November 2026, 14:05 UTC",
+            }),
+        };
+        let link = Some("https://a.example/invitations/rci_x");
+        letter(uuid::Uuid::nil().into(), &mail, link, Time::default()).unwrap()
+    }
+
+    #[test]
+    fn both_parts_say_who_invites_where_until_when_and_link() {
+        for language in ["en", "fr"] {
+            let letter = invitation(language, "See you\non Monday");
+            assert!(letter.subject.contains("Acme & Sons"), "{}", letter.subject);
+            for part in [&letter.text, &letter.html] {
+                for word in ["Jean", "14:05 UTC", "https://a.example/invitations/rci_x", "Monday"] {
+                    assert!(part.contains(word), "{language} {word}: {part}");
+                }
+            }
+            assert!(letter.html.contains("Acme &amp; Sons") && letter.html.contains("Maria &lt;b&gt;"));
+        }
+    }
+
+    #[test]
+    fn what_people_type_stays_text() {
+        let letter = invitation("en", "<script>alert(1)</script>");
+        assert!(!letter.html.contains("<script>"), "{}", letter.html);
+        assert!(!invitation("en", "").text.contains("writes:"));
+    }
+}
