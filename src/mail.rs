@@ -448,7 +448,9 @@ mod tests {
         let from: Mailbox = "Rolecall <no-reply@rolecall.example>".parse().unwrap();
         let text = String::from_utf8(compose(&letter, &from).unwrap().formatted()).unwrap();
         let head = text.split("\r\n\r\n").next().unwrap();
-        assert!(head.contains("Message-ID: <mail_00000000000000000000000000000007@rolecall.example>"));
+        assert!(
+            head.contains("Message-ID: <mail_00000000000000000000000000000007@rolecall.example>")
+        );
         assert!(head.contains("Auto-Submitted: auto-generated"));
         assert!(head.contains("<ana@xn--bcher-kva.example>"));
         assert!(!head.lines().any(|line| line.starts_with("Bcc")), "{head}");

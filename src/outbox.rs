@@ -5,10 +5,11 @@
 
 mod render;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use chrono::TimeDelta;
-use sqlx::PgPool;
+use sqlx::{PgPool, types::Json};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::{
@@ -43,9 +44,7 @@ pub enum Template {
 }
 
 /// How far a letter got.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, sqlx::Type,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum Delivery {
@@ -54,6 +53,9 @@ pub enum Delivery {
     Sent,
     Failed,
 }
+
+/// The values that a template names.
+pub type Content = BTreeMap<String, String>;
 
 /// A letter to be sent. What it links to is derived when it is rendered, never kept.
 #[derive(Debug, Clone)]
@@ -65,8 +67,7 @@ pub struct NewMail {
     pub name: String,
     /// The invitation that it links to, and the generation of the link.
     pub invitation: Option<(InvitationId, i32)>,
-    /// What the template names.
-    pub content: serde_json::Value,
+    pub content: Content,
 }
 
 /// Queues a letter; it is sent when the change is committed, and only then.
@@ -88,7 +89,7 @@ pub async fn queue(change: &mut Change, new: &NewMail) -> Result<MailId> {
         new.name,
         invitation.map(Uuid::from),
         generation.unwrap_or_default(),
-        new.content,
+        Json(&new.content) as _,
         now
     )
     .execute(change.conn())
@@ -124,14 +125,15 @@ struct Due {
     recipient_name: String,
     invitation_id: Option<Uuid>,
     generation: i32,
-    content: serde_json::Value,
+    content: Json<Content>,
     attempts: i32,
     created_at: Time,
 }
 
-/// Sends what is due, for ever. Stopping it loses nothing: a claim is taken again after its lease.
-pub async fn run(app: App) {
-    loop {
+/// Sends what is due until it is told to stop, and then ends what it began. Killing it loses nothing:
+/// its claims are taken again after their lease.
+pub async fn run(app: App, mut stop: watch::Receiver<bool>) {
+    while !*stop.borrow() {
         match claim(&app.pool, app.clock.now()).await {
             Ok(due) if due.is_empty() => {}
             Ok(due) => {
@@ -141,7 +143,11 @@ pub async fn run(app: App) {
             }
             Err(error) => tracing::warn!(%error, "the outbox could not be read"),
         }
-        tokio::time::sleep(REST).await;
+        // Whoever could say so is gone: that says it, too.
+        let stopped = tokio::time::timeout(REST, stop.wait_for(|stop| *stop)).await;
+        if let Ok(Err(_)) = stopped {
+            return;
+        }
     }
 }
 
@@ -155,8 +161,8 @@ async fn claim(pool: &PgPool, now: Time) -> sqlx::Result<Vec<Due>> {
                  order by due_at limit $3 for update skip locked) due
            where m.tenant_id = due.tenant_id and m.id = due.id
            returning m.tenant_id, m.id, m.template "template: Template", m.language, m.recipient,
-                     m.recipient_name, m.invitation_id, m.generation, m.content, m.attempts,
-                     m.created_at"#,
+                     m.recipient_name, m.invitation_id, m.generation,
+                     m.content "content: Json<Content>", m.attempts, m.created_at"#,
         now,
         now - LEASE,
         BATCH
@@ -297,7 +303,7 @@ pub async fn insert_test(
         id as MailId,
         test.language,
         test.to.as_str(),
-        test.content,
+        Json(&test.content) as _,
         now
     )
     .execute(&app.pool)

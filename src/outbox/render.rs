@@ -43,7 +43,7 @@ pub fn render(app: &App, due: &Due) -> Result<Letter> {
         to: Email::parse("recipient", &due.recipient)?,
         name: due.recipient_name.clone(),
         invitation: None,
-        content: due.content.clone(),
+        content: due.content.0.clone(),
     };
     letter(due.id.into(), &mail, link.as_deref(), due.created_at)
 }
@@ -56,11 +56,10 @@ pub fn letter(id: MailId, mail: &NewMail, link: Option<&str>, date: Time) -> Res
     let (text, html) = source(mail.template, &mail.language);
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.set_trim_blocks(true);
     let values = minijinja::context! {
-        name => mail.name,
+        name => mail.name.clone(),
         link => link,
-        ..minijinja::Value::from_serialize(&mail.content)
+        ..minijinja::Value::from(mail.content.clone())
     };
     let text = environment.render_named_str("letter.txt", text, &values);
     let text = text.map_err(Error::internal)?;
@@ -88,10 +87,14 @@ mod tests {
             to: Email::parse("to", "maria@company.com").unwrap(),
             name: "Maria <b>".to_owned(),
             invitation: None,
-            content: serde_json::json!({
-                "tenant": "Acme & Sons", "inviter": "Jean", "message": message,
-                "expires": "28 November 2026, 14:05 UTC",
-            }),
+            content: [
+                ("tenant", "Acme & Sons"),
+                ("inviter", "Jean"),
+                ("message", message),
+                ("expires", "28 November 2026, 14:05 UTC"),
+            ]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
         };
         let link = Some("https://a.example/invitations/rci_x");
         letter(uuid::Uuid::nil().into(), &mail, link, Time::default()).unwrap()
@@ -107,7 +110,9 @@ mod tests {
                     assert!(part.contains(word), "{language} {word}: {part}");
                 }
             }
-            assert!(letter.html.contains("Acme &amp; Sons") && letter.html.contains("Maria &lt;b&gt;"));
+            assert!(
+                letter.html.contains("Acme &amp; Sons") && letter.html.contains("Maria &lt;b&gt;")
+            );
         }
     }
 
