@@ -2,4 +2,5 @@
 
 pub mod cases;
 mod in_process;
+mod over_grpc;
 mod reference;
