@@ -300,7 +300,11 @@ macro_rules! clients {
 
 impl Api {
     pub async fn connect(server: &Server, credential: &str) -> Self {
-        let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", server.grpc));
+        Self::to(&format!("http://{}", server.grpc), credential).await
+    }
+
+    pub async fn to(address: &str, credential: &str) -> Self {
+        let endpoint = tonic::transport::Endpoint::from_shared(address.to_owned());
         let channel = endpoint.unwrap().connect().await.unwrap();
         let credential = (!credential.is_empty())
             .then(|| MetadataValue::from_str(&format!("Bearer {credential}")).unwrap());
