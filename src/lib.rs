@@ -18,6 +18,7 @@ pub mod memberships;
 pub mod outbox;
 pub mod page;
 pub mod passwords;
+pub mod permissions;
 pub mod proto;
 pub mod random;
 pub mod replica;

@@ -39,19 +39,27 @@ pub enum Flaw {
     NotStarted,
 }
 
+impl Explanation {
+    /// A decision that no assignment had a part in.
+    #[must_use]
+    pub fn of(decision: Decision) -> Self {
+        Self {
+            decision,
+            include_path: Vec::new(),
+            matched: String::new(),
+            considered: Vec::new(),
+            roles_that_allow: Vec::new(),
+        }
+    }
+}
+
 /// Explains what [`decide`] answers.
 ///
 /// # Errors
 /// When the facts of the tenant, or of the installation, are not loaded.
 pub fn explain(facts: &Facts, question: &Question<'_>) -> Result<Explanation, TenantNotLoaded> {
     let decision = decide(facts, question)?;
-    let mut explanation = Explanation {
-        decision,
-        include_path: Vec::new(),
-        matched: String::new(),
-        considered: Vec::new(),
-        roles_that_allow: Vec::new(),
-    };
+    let mut explanation = Explanation::of(decision);
     let Some(entry) = facts.directory.tenants.get(question.tenant) else {
         return Ok(explanation);
     };

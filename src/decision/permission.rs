@@ -37,6 +37,10 @@ impl<'a> Permission<'a> {
     pub const ADMINISTER: Permission<'static> = Permission("iam.administer");
     /// Lets a caller act on behalf of people.
     pub const ACT_AS: Permission<'static> = Permission("iam.act_as");
+    /// Lets a caller invite people of the tenant's own.
+    pub const INVITE: Permission<'static> = Permission("iam.members.invite.internal");
+    /// Lets a caller suspend and reactivate members.
+    pub const SUSPEND: Permission<'static> = Permission("iam.members.suspend");
     /// Lets a caller give and take roles.
     pub const ASSIGN: Permission<'static> = Permission("iam.roles.assign");
 

@@ -1,0 +1,324 @@
+//! Permissions: may this subject do that, there, and if not, what would help? Reads only: the answers
+//! come from the facts alone, and only an address is looked up.
+
+mod remedy;
+mod rpc;
+mod sql;
+
+use crate::{
+    access::{Claim, Permit, authorise, permit},
+    app::App,
+    assignments::Shown,
+    caller::Call,
+    decision::{
+        Considered, Decision, Explanation, Facts, Flaw, Permission, Question, Reason, Resource,
+        SessionClaims, Subject, TenantNotLoaded, Time, decide, explain as explain_decision,
+        scope_text,
+    },
+    error::{Error, Result},
+    ids::{Key, RoleId, SubjectId, TenantId},
+    secret::{self, Keys},
+    text::Email,
+};
+
+pub use remedy::{Remedy, RemedyKind};
+
+/// The most assignments that an explanation shows.
+const MAX_CONSIDERED: usize = 100;
+
+/// A question, checked for its form.
+#[derive(Debug, Clone)]
+pub struct Asked<'a> {
+    tenant: &'a str,
+    subject: Named,
+    permission: Permission<'a>,
+    resource: Resource<'a>,
+}
+
+/// Whom a question names.
+#[derive(Debug, Clone)]
+enum Named {
+    Id(SubjectId),
+    /// A session token; nothing when it is not genuine.
+    Session(Option<SessionClaims>),
+    /// The hash of an API key.
+    Key([u8; 32]),
+    Email(Email),
+    /// The address of nobody who belongs here.
+    Nobody(Email),
+}
+
+impl<'a> Asked<'a> {
+    /// # Errors
+    /// `INVALID_ARGUMENT` naming what is malformed.
+    pub fn parse(
+        keys: &Keys,
+        tenant: &'a str,
+        subject: &str,
+        permission: &'a str,
+        resource: &'a str,
+    ) -> Result<Self> {
+        Ok(Self {
+            tenant,
+            subject: Named::parse(keys, subject)?,
+            permission: Permission::parse(permission)
+                .map_err(|error| Error::invalid("permission", error))?,
+            resource: Resource::parse(resource)
+                .map_err(|error| Error::invalid("resource", error))?,
+        })
+    }
+
+    /// The question, or nothing when there is no such subject.
+    fn question<'q>(&'q self, facts: &'q Facts, now: Time) -> Option<Question<'q>> {
+        let subject = match &self.subject {
+            Named::Id(SubjectId::User(user)) => Subject::User(*user),
+            Named::Id(SubjectId::Service(service)) => Subject::Service(*service),
+            Named::Session(claims) => Subject::Session(claims.as_ref()?),
+            Named::Key(hash) => Subject::Key(facts.directory.api_keys.get(hash)?),
+            Named::Email(_) | Named::Nobody(_) => return None,
+        };
+        let Self { tenant, permission, resource, .. } = *self;
+        Some(Question { tenant, subject, permission, resource, now })
+    }
+
+    /// Finds the person behind an address, among those who belong to the tenant.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED` for who may not ask.
+    pub async fn look_up(&mut self, app: &App, call: &Call, claim: &Claim) -> Result<()> {
+        let Named::Email(email) = &self.subject else { return Ok(()) };
+        let person = match permit_known(app, call, claim).await? {
+            Some(permit) => sql::find_person(&app.pool, &permit, email).await?,
+            None => None,
+        };
+        self.subject = match person {
+            Some(user) => Named::Id(SubjectId::User(user)),
+            None => Named::Nobody(email.clone()),
+        };
+        Ok(())
+    }
+}
+
+impl Named {
+    fn parse(keys: &Keys, text: &str) -> Result<Self> {
+        if secret::is_session_token(text) {
+            Ok(Self::Session(keys.open_session(text)))
+        } else if secret::is_api_key(text) {
+            Ok(Self::Key(secret::hash_api_key(text)))
+        } else if text.contains('@') {
+            Email::parse("subject", text).map(Self::Email)
+        } else {
+            text.parse().map(Self::Id).map_err(|_| {
+                let wanted = "expected `usr_…`, `svc_…`, a session token, an api key or an address";
+                Error::invalid("subject", wanted)
+            })
+        }
+    }
+}
+
+/// A decision and the revision that it was made on.
+#[derive(Debug, Clone, Copy)]
+pub struct Answer {
+    pub decision: Decision,
+    pub revision: u64,
+}
+
+/// Decides for a caller who may ask.
+///
+/// # Errors
+/// When the facts of a tenant are not loaded; the inner error is the refusal of the caller.
+pub fn check(
+    facts: &Facts,
+    call: &Call,
+    claim: &Claim,
+    asked: &Asked<'_>,
+    now: Time,
+) -> Result<Result<Answer>, TenantNotLoaded> {
+    if let Err(refusal) = may_ask(facts, call, claim, now)? {
+        return Ok(Err(refusal));
+    }
+    let decision = match asked.question(facts, now) {
+        Some(question) => decide(facts, &question)?,
+        None => Decision { reason: no_subject(facts, asked), grounds: None },
+    };
+    Ok(Ok(Answer { decision, revision: facts.revision }))
+}
+
+/// Whether the caller may ask about the tenant. Whoever may ask about every tenant is told that there is
+/// no such one; to everybody else it looks like one that is not theirs.
+fn may_ask(
+    facts: &Facts,
+    call: &Call,
+    claim: &Claim,
+    now: Time,
+) -> Result<Result<()>, TenantNotLoaded> {
+    let refusal = match authorise(facts, call, claim, now)? {
+        Ok(()) => return Ok(Ok(())),
+        Err(refusal) => refusal,
+    };
+    if facts.directory.tenants.contains_key(claim.tenant()) {
+        return Ok(Err(refusal));
+    }
+    match call.claim(Key::SYSTEM) {
+        Ok(everywhere) if authorise(facts, call, &everywhere, now)?.is_ok() => {
+            let malformed = |error| Error::invalid("tenant", error);
+            Ok(claim.tenant().parse::<Key>().map(|_| ()).map_err(malformed))
+        }
+        _ => Ok(Err(refusal)),
+    }
+}
+
+fn no_subject(facts: &Facts, asked: &Asked<'_>) -> Reason {
+    if facts.directory.tenants.contains_key(asked.tenant) {
+        Reason::SubjectUnknown
+    } else {
+        Reason::TenantUnknown
+    }
+}
+
+/// The permit to read in the tenant, or nothing when there is no such tenant.
+async fn permit_known(app: &App, call: &Call, claim: &Claim) -> Result<Option<Permit>> {
+    let now = app.clock.now();
+    app.replica.ask(|facts| may_ask(facts, call, claim, now)).await??;
+    if app.replica.facts().directory.tenants.contains_key(claim.tenant()) {
+        permit(app, call, claim).await.map(Some)
+    } else {
+        Ok(None)
+    }
+}
+
+/// Why a decision is what it is, and what would turn it round.
+#[derive(Debug, Clone)]
+pub struct Explained {
+    pub reason: Reason,
+    pub message: String,
+    pub grounds: Option<Grounds>,
+    pub considered: Vec<NoHelp>,
+    pub considered_truncated: bool,
+    pub remedies: Vec<Remedy>,
+    pub revision: u64,
+}
+
+#[derive(Debug, Clone)]
+pub struct Grounds {
+    pub assignment: Shown,
+    /// Keys from the assigned role to the one that has the permission.
+    pub include_path: Vec<String>,
+    pub matched: String,
+    pub tenant: String,
+}
+
+/// An assignment that does not give the permission.
+#[derive(Debug, Clone)]
+pub struct NoHelp {
+    pub assignment: Shown,
+    /// Nothing: it would give it, but the reason of the denial stands in the way.
+    pub flaw: Option<Flaw>,
+    pub tenant: String,
+}
+
+/// Explains what [`check`] answers.
+///
+/// # Errors
+/// The refusal of a caller who may not ask, or `UNAVAILABLE`.
+pub async fn explain(
+    app: &App,
+    call: &Call,
+    claim: &Claim,
+    asked: &Asked<'_>,
+) -> Result<Explained> {
+    let invited = match permit_known(app, call, claim).await? {
+        Some(permit) => {
+            let now = app.clock.now();
+            match &asked.subject {
+                Named::Nobody(email) => sql::is_invited(&app.pool, &permit, email, now).await?,
+                Named::Id(SubjectId::User(user)) => {
+                    sql::is_person_invited(&app.pool, &permit, *user, now).await?
+                }
+                _ => false,
+            }
+        }
+        None => false,
+    };
+    let now = app.clock.now();
+    app.replica
+        .ask(|facts| match may_ask(facts, call, claim, now)? {
+            Ok(()) => explain_from(facts, asked, invited, now).map(Ok),
+            Err(refusal) => Ok(Err(refusal)),
+        })
+        .await?
+}
+
+fn explain_from(
+    facts: &Facts,
+    asked: &Asked<'_>,
+    invited: bool,
+    now: Time,
+) -> Result<Explained, TenantNotLoaded> {
+    let question = asked.question(facts, now);
+    let explanation = match &question {
+        Some(question) => explain_decision(facts, question)?,
+        None => Explanation::of(Decision { reason: no_subject(facts, asked), grounds: None }),
+    };
+    let allowed = explanation.decision.allowed();
+    let considered = || explanation.considered.iter().filter(|_| !allowed);
+    let remedies = if allowed {
+        Vec::new()
+    } else {
+        remedy::remedies(facts, asked, question.as_ref(), &explanation, invited)?
+    };
+    Ok(Explained {
+        reason: explanation.decision.reason,
+        message: remedy::sentence(explanation.decision.reason, asked),
+        grounds: grounds(facts, &explanation),
+        considered: considered().take(MAX_CONSIDERED).map(|c| no_help(facts, c)).collect(),
+        considered_truncated: considered().count() > MAX_CONSIDERED,
+        remedies,
+        revision: facts.revision,
+    })
+}
+
+fn grounds(facts: &Facts, explanation: &Explanation) -> Option<Grounds> {
+    let grounds = explanation.decision.grounds?;
+    let decided = |c: &&Considered| c.home == grounds.home && c.assignment.id == grounds.assignment;
+    let considered = explanation.considered.iter().find(decided)?;
+    let path = explanation.include_path.iter();
+    Some(Grounds {
+        assignment: shown(facts, considered),
+        include_path: path.map(|id| role_key(facts, grounds.home, *id)).collect(),
+        matched: explanation.matched.clone(),
+        tenant: tenant_key(facts, grounds.home),
+    })
+}
+
+fn no_help(facts: &Facts, considered: &Considered) -> NoHelp {
+    NoHelp {
+        assignment: shown(facts, considered),
+        flaw: considered.flaw,
+        tenant: tenant_key(facts, considered.home),
+    }
+}
+
+fn shown(facts: &Facts, considered: &Considered) -> Shown {
+    let Considered { home, assignment, group, .. } = considered;
+    let tenant = facts.tenant(*home);
+    let workspace = assignment.workspace.and_then(|id| tenant?.workspace_keys.get(&id));
+    let group = group.and_then(|id| tenant?.groups.get(&id));
+    Shown {
+        id: assignment.id,
+        role: role_key(facts, *home, assignment.role),
+        scope: scope_text(workspace.map(Key::as_str), &assignment.path),
+        starts: assignment.starts,
+        ends: assignment.ends,
+        group: group.map(|g| g.key.to_string()).unwrap_or_default(),
+    }
+}
+
+fn role_key(facts: &Facts, home: TenantId, role: RoleId) -> String {
+    let role = facts.tenant(home).and_then(|tenant| tenant.roles.get(&role));
+    role.map(|role| role.key.to_string()).unwrap_or_default()
+}
+
+fn tenant_key(facts: &Facts, tenant: TenantId) -> String {
+    facts.directory.tenant_keys.get(&tenant).map(ToString::to_string).unwrap_or_default()
+}

@@ -1,0 +1,230 @@
+//! What would turn a denial round, and who may do it.
+
+use super::{Asked, Named, role_key};
+use crate::{
+    decision::{
+        Explanation, Facts, Flaw, Permission, Question, Reason, Resource, TenantNotLoaded, Who,
+        who_may, who_may_give,
+    },
+    ids::{AssignmentId, RoleId, SubjectId},
+};
+
+/// The most people that a remedy names.
+const MAX_PEOPLE: usize = 20;
+/// The most roles that a remedy names.
+const MAX_ROLES: usize = 20;
+/// The most assignments that are proposed to be extended or waited for.
+const MAX_DATED: usize = 3;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remedy {
+    pub kind: RemedyKind,
+    /// The roles that would allow it, the least one first.
+    pub roles: Vec<String>,
+    pub who: Who,
+    pub message: String,
+    pub assignment: Option<AssignmentId>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RemedyKind {
+    ReactivateMembership,
+    EnableAccount,
+    AcceptInvitation,
+    AssignRole,
+    ExtendAssignment,
+    Wait,
+    Invite,
+    ReactivateTenant,
+    SignIn,
+    UseAnotherKey,
+    CorrectName,
+}
+
+impl Remedy {
+    fn new(kind: RemedyKind, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { kind, roles: Vec::new(), who: Who::default(), message, assignment: None }
+    }
+
+    fn by(self, who: Who) -> Self {
+        Self { who, ..self }
+    }
+}
+
+/// The reason in one sentence.
+pub fn sentence(reason: Reason, asked: &Asked<'_>) -> String {
+    let (tenant, permission) = (asked.tenant, asked.permission.as_str());
+    match reason {
+        Reason::Allowed => format!("an assignment gives `{permission}` here"),
+        Reason::TenantUnknown => format!("there is no tenant `{tenant}`"),
+        Reason::TenantPending => format!("tenant `{tenant}` waits for its first administrator"),
+        Reason::TenantSuspended => format!("tenant `{tenant}` is suspended"),
+        Reason::WorkspaceUnknown => {
+            let key = asked.resource.workspace.unwrap_or_default();
+            format!("there is no workspace `{key}` in tenant `{tenant}`")
+        }
+        Reason::SubjectUnknown => "there is no such account, session or key here".to_owned(),
+        Reason::NotAMember => format!("the subject does not belong to tenant `{tenant}`"),
+        Reason::MembershipSuspended => format!("the membership in tenant `{tenant}` is suspended"),
+        Reason::AccountDisabled => "the account is disabled everywhere".to_owned(),
+        Reason::SessionEnded => "the session was ended".to_owned(),
+        Reason::SessionExpired => "the session has expired".to_owned(),
+        Reason::SessionElsewhere => format!("the session does not belong to tenant `{tenant}`"),
+        Reason::KeyRevoked => "the api key was revoked".to_owned(),
+        Reason::KeyExpired => "the api key has expired".to_owned(),
+        Reason::Narrowed => format!("the api key is narrowed and leaves out `{permission}`"),
+        Reason::NoRole => format!("no assignment of the subject gives `{permission}` here"),
+        Reason::AssignmentExpired => {
+            format!("the assignment that gave `{permission}` here has ended")
+        }
+        Reason::AssignmentNotStarted => {
+            format!("the assignment that will give `{permission}` here has not started")
+        }
+    }
+}
+
+/// What would turn the denial round, the simplest first.
+///
+/// # Errors
+/// When the facts of a tenant are not loaded.
+pub fn remedies(
+    facts: &Facts,
+    asked: &Asked<'_>,
+    question: Option<&Question<'_>>,
+    explanation: &Explanation,
+    invited: bool,
+) -> Result<Vec<Remedy>, TenantNotLoaded> {
+    let reason = explanation.decision.reason;
+    let Some(question) = question else { return Ok(unknown_subject(asked, reason, invited)) };
+    let may = |permission| who_may(facts, question, permission, Resource::TENANT, MAX_PEOPLE);
+    let first = match reason {
+        Reason::TenantUnknown | Reason::WorkspaceUnknown => {
+            return Ok(vec![correct_name()]);
+        }
+        Reason::TenantPending => {
+            let message = "the invited first administrator accepts the invitation";
+            return Ok(vec![Remedy::new(RemedyKind::AcceptInvitation, message)]);
+        }
+        Reason::TenantSuspended => {
+            let message = "an operator reactivates the tenant";
+            return Ok(vec![Remedy::new(RemedyKind::ReactivateTenant, message)]);
+        }
+        Reason::SubjectUnknown | Reason::NotAMember => {
+            let mut remedies = not_a_member(asked, invited);
+            for remedy in remedies.iter_mut().filter(|r| r.kind == RemedyKind::Invite) {
+                remedy.who = may(Permission::INVITE)?;
+            }
+            return Ok(remedies);
+        }
+        Reason::MembershipSuspended => {
+            let message = "somebody who may suspend members reactivates the membership";
+            let remedy = Remedy::new(RemedyKind::ReactivateMembership, message);
+            Some(remedy.by(may(Permission::SUSPEND)?))
+        }
+        Reason::AccountDisabled => {
+            Some(Remedy::new(RemedyKind::EnableAccount, "an operator enables the account"))
+        }
+        Reason::SessionEnded | Reason::SessionExpired | Reason::SessionElsewhere => Some(sign_in()),
+        Reason::KeyRevoked | Reason::KeyExpired | Reason::Narrowed => Some(another_key()),
+        Reason::Allowed
+        | Reason::NoRole
+        | Reason::AssignmentExpired
+        | Reason::AssignmentNotStarted => None,
+    };
+    let mut remedies: Vec<Remedy> = first.into_iter().collect();
+    // Reactivating alone does not help whom no assignment would then give it.
+    if !explanation.considered.iter().any(|considered| considered.flaw.is_none()) {
+        remedies.extend(dated(facts, question, explanation)?);
+        remedies.push(assign(facts, question, explanation)?);
+    }
+    Ok(remedies)
+}
+
+fn unknown_subject(asked: &Asked<'_>, reason: Reason, invited: bool) -> Vec<Remedy> {
+    match (&asked.subject, reason) {
+        (_, Reason::TenantUnknown) => vec![correct_name()],
+        (Named::Session(_), _) => vec![sign_in()],
+        (Named::Key(_), _) => vec![another_key()],
+        _ => not_a_member(asked, invited),
+    }
+}
+
+fn not_a_member(asked: &Asked<'_>, invited: bool) -> Vec<Remedy> {
+    let tenant = asked.tenant;
+    if invited {
+        let message = format!("the person accepts the open invitation to tenant `{tenant}`");
+        return vec![Remedy::new(RemedyKind::AcceptInvitation, message)];
+    }
+    let invite = || Remedy::new(RemedyKind::Invite, format!("invite them to tenant `{tenant}`"));
+    match asked.subject {
+        Named::Id(SubjectId::Service(_)) | Named::Key(_) => vec![correct_name()],
+        _ => vec![invite(), correct_name()],
+    }
+}
+
+fn correct_name() -> Remedy {
+    let message = "correct the name of the tenant, the workspace or the subject";
+    Remedy::new(RemedyKind::CorrectName, message)
+}
+
+fn sign_in() -> Remedy {
+    Remedy::new(RemedyKind::SignIn, "the person signs in again, to this tenant")
+}
+
+fn another_key() -> Remedy {
+    Remedy::new(RemedyKind::UseAnotherKey, "use an api key that is live and not narrowed")
+}
+
+/// Assignments that would give it at another time.
+fn dated(
+    facts: &Facts,
+    question: &Question<'_>,
+    explanation: &Explanation,
+) -> Result<Vec<Remedy>, TenantNotLoaded> {
+    let mut remedies = Vec::new();
+    for considered in &explanation.considered {
+        let role = role_key(facts, considered.home, considered.assignment.role);
+        let (kind, message) = match considered.flaw {
+            Some(Flaw::Expired) => {
+                let message = format!("give the assignment of role `{role}` a later end");
+                (RemedyKind::ExtendAssignment, message)
+            }
+            Some(Flaw::NotStarted) => {
+                let starts = considered.assignment.starts.map(|at| at.to_rfc3339());
+                let at = starts.unwrap_or_default();
+                let message = format!("wait until the assignment of role `{role}` starts, at {at}");
+                (RemedyKind::Wait, message)
+            }
+            _ => continue,
+        };
+        let roles = [considered.assignment.role];
+        let who = who_may_give(facts, question, &roles, MAX_PEOPLE)?;
+        let assignment = Some(considered.assignment.id);
+        remedies.push(Remedy { assignment, ..Remedy::new(kind, message).by(who) });
+        if remedies.len() == MAX_DATED {
+            break;
+        }
+    }
+    Ok(remedies)
+}
+
+fn assign(
+    facts: &Facts,
+    question: &Question<'_>,
+    explanation: &Explanation,
+) -> Result<Remedy, TenantNotLoaded> {
+    let roles: Vec<RoleId> = explanation.roles_that_allow.iter().take(MAX_ROLES).copied().collect();
+    let Some(entry) = facts.directory.tenants.get(question.tenant) else {
+        return Ok(correct_name());
+    };
+    let keys: Vec<String> = roles.iter().map(|role| role_key(facts, entry.id, *role)).collect();
+    let permission = question.permission.as_str();
+    let message = match keys.as_slice() {
+        [] => format!("no role of the tenant has `{permission}`; give it to one, and assign that"),
+        [key] => format!("assign role `{key}` here"),
+        [key, ..] => format!("assign one of the roles, the least is `{key}`"),
+    };
+    let who = who_may_give(facts, question, &roles, MAX_PEOPLE)?;
+    Ok(Remedy { roles: keys, ..Remedy::new(RemedyKind::AssignRole, message).by(who) })
+}
