@@ -41,7 +41,7 @@ pub struct Settings {
     pub drain: Duration,
 }
 
-pub use listener::{Tls, TlsError};
+pub use listener::{Listener, Tls, TlsError};
 
 /// How long calls in flight may take to end.
 const GRACE: Duration = Duration::from_secs(20);
