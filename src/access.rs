@@ -354,6 +354,25 @@ pub async fn permit(app: &App, call: &Call, claim: &Claim) -> Result<Permit> {
         .await?
 }
 
+/// Claims whichever of the rule's permissions the caller holds on the tenant, for operations that find
+/// out under the lock which of them it takes, and then require it.
+///
+/// # Errors
+/// `INTERNAL` when the rule lists none.
+pub async fn claim_any(app: &App, call: &Call, tenant: &str) -> Result<Claim> {
+    let mut refused = Err(Error::internal(format!("{} has no permission", call.path)));
+    for permission in call.permissions() {
+        let claim = call.claim_each(tenant, permission, [""])?;
+        match permit(app, call, &claim).await {
+            Err(Error::Denied { .. }) => refused = Ok(claim),
+            Err(error) => return Err(error),
+            Ok(_) => return Ok(claim),
+        }
+    }
+    // Whoever holds none is refused by this one.
+    refused
+}
+
 /// The one rule behind reads and changes: the claim, decided over these facts.
 ///
 /// # Errors

@@ -23,6 +23,8 @@ pub enum Caller {
     /// No credential: the RPC is public, and its own one-time token says what it may do.
     Anonymous,
     Authenticated(Authority),
+    /// A person who came with a one-time token and proved within the call who they are.
+    Proved(UserId),
     /// The installation itself: a command run by whoever holds the database's credentials.
     Installation,
 }
@@ -55,7 +57,7 @@ impl Call {
     pub fn authority(&self) -> Option<&Authority> {
         match &self.caller {
             Caller::Authenticated(authority) => Some(authority),
-            Caller::Anonymous | Caller::Installation => None,
+            Caller::Anonymous | Caller::Proved(_) | Caller::Installation => None,
         }
     }
 
@@ -76,6 +78,7 @@ impl Call {
     pub fn actor(&self) -> String {
         match (&self.caller, self.subject()) {
             (Caller::Installation, _) => "installation".to_owned(),
+            (Caller::Proved(user), _) => user.to_string(),
             (_, Some(subject)) => subject.to_string(),
             (_, None) => "anonymous".to_owned(),
         }

@@ -245,6 +245,14 @@ impl Change {
         &self.tenant
     }
 
+    /// From here on it is this person who acts: they came without a credential, and have proved who they
+    /// are. It gives them no rights.
+    pub fn identify(&mut self, user: crate::ids::UserId) {
+        if matches!(self.call.caller, crate::caller::Caller::Anonymous) {
+            self.call.caller = crate::caller::Caller::Proved(user);
+        }
+    }
+
     /// The time of this change, by which its dates are judged.
     #[must_use]
     pub fn now(&self) -> Time {
