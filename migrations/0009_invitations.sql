@@ -40,7 +40,7 @@ create table invitation_roles (
     ends_at timestamptz,
     constraint invitation_roles_invitation_fkey
         foreign key (tenant_id, invitation_id) references invitations on delete cascade,
-    constraint invitation_roles_role_fkey foreign key (tenant_id, role_id) references roles,
+    constraint invitation_roles_role_fkey foreign key (tenant_id, role_id) references roles on delete cascade,
     constraint invitation_roles_workspace_fkey foreign key (tenant_id, workspace_id) references workspaces,
     constraint invitation_roles_once_key unique nulls not distinct
         (tenant_id, invitation_id, role_id, workspace_id, path)

@@ -13,6 +13,7 @@ pub mod dev;
 pub mod edit;
 pub mod error;
 pub mod ids;
+pub mod invitations;
 pub mod mail;
 pub mod memberships;
 pub mod outbox;

@@ -1,0 +1,376 @@
+//! Invitations: how people join a tenant. Owns who is invited, as what and until when; the link that
+//! proves an invitation is derived from the installation's key and only ever travels by mail.
+
+mod letter;
+mod sql;
+
+use chrono::TimeDelta;
+
+use crate::{
+    assignments::{self, NewAssignment, Resolved},
+    change::{Change, Event},
+    decision::{InvitationStatus, InvitedRole, MemberKind, MemberStatus, Record, Time, scope_text},
+    edit::check_etag,
+    error::{Error, Result},
+    ids::{InvitationId, UserId},
+    memberships::{self, Profile},
+    outbox::Delivery,
+    text::Email,
+    users,
+};
+
+/// The key of the built-in role that a promised administrator gets.
+const ADMINISTRATOR: &str = "administrator";
+
+#[derive(Debug, Clone)]
+pub struct Invitation {
+    pub id: InvitationId,
+    pub email: Email,
+    pub kind: MemberKind,
+    pub profile: Profile,
+    pub message: String,
+    /// `en` or `fr`.
+    pub language: String,
+    /// As it is stored: a pending one may be past its time.
+    pub status: InvitationStatus,
+    /// Links of an earlier generation are dead.
+    pub generation: i32,
+    pub expires_at: Time,
+    pub invited_by: String,
+    pub accepted_by: Option<UserId>,
+    pub roles: Vec<InvitedRole>,
+    pub version: i64,
+    pub created_at: Time,
+}
+
+impl Invitation {
+    fn record(&self) -> Record {
+        Record::Invitation(crate::decision::Invitation {
+            id: self.id,
+            kind: self.kind,
+            status: self.status,
+            generation: self.generation,
+            expires: self.expires_at,
+            roles: self.roles.clone(),
+        })
+    }
+
+    /// The next state of the invitation, to be filled in.
+    fn next(&self, status: InvitationStatus) -> Self {
+        Self { status, version: self.version + 1, ..self.clone() }
+    }
+}
+
+/// An invitation as lists show it: its status is judged at the time of the reading.
+#[derive(Debug, Clone)]
+pub struct ShownInvitation {
+    pub id: InvitationId,
+    pub email: String,
+    pub kind: MemberKind,
+    pub profile: Profile,
+    pub roles: Vec<ShownRole>,
+    pub message: String,
+    pub language: String,
+    pub status: InvitationStatus,
+    pub delivery: Option<Delivery>,
+    pub delivery_error: String,
+    pub expires_at: Time,
+    pub created_at: Time,
+    pub invited_by: String,
+    pub accepted_by: Option<UserId>,
+    pub version: i64,
+}
+
+#[derive(Debug, Clone)]
+pub struct ShownRole {
+    pub role: String,
+    pub scope: String,
+    pub starts: Option<Time>,
+    pub ends: Option<Time>,
+}
+
+#[derive(Debug, Clone)]
+pub struct NewInvitation {
+    pub email: Email,
+    pub kind: MemberKind,
+    pub profile: Profile,
+    pub roles: Vec<NewAssignment>,
+    pub message: String,
+    /// `None`: the tenant's.
+    pub language: Option<String>,
+}
+
+/// Invites a person with roles that the caller may give, or with the tenant's default role, and queues
+/// the mail. One role that is refused refuses everything.
+///
+/// # Errors
+/// `PERMISSION_DENIED` and `INVALID_ARGUMENT` for a role; `ALREADY_EXISTS` for a member or a person with
+/// an open invitation; `FAILED_PRECONDITION` for a domain that is not allowed.
+pub async fn create(change: &mut Change, new: NewInvitation) -> Result<InvitationId> {
+    let mut roles = Vec::with_capacity(new.roles.len().max(1));
+    for role in &new.roles {
+        let resolved = assignments::resolve(change, role).await?;
+        check_beside(change, &roles, &resolved, &role.field)?;
+        roles.push(resolved);
+    }
+    if let ([], Some(default)) = (roles.as_slice(), change.tenant().default_role) {
+        roles.push(assignments::unchosen(change, default)?);
+    }
+    check_domain(change, new.kind, &new.email)?;
+    check_stranger(change, &new.email).await?;
+    insert(change, new, &roles).await
+}
+
+/// The first administrator of a tenant that was just made.
+#[derive(Debug, Clone)]
+pub struct NewAdministrator {
+    pub email: Email,
+    pub first_name: String,
+    pub last_name: String,
+    /// `None`: the tenant's.
+    pub language: Option<String>,
+}
+
+/// Invites the first administrator; accepting opens the tenant.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` when the tenant lacks its built-in roles.
+pub async fn promise_administrator(
+    change: &mut Change,
+    administrator: NewAdministrator,
+) -> Result<InvitationId> {
+    let role = change.role("administrator", ADMINISTRATOR)?;
+    let role = assignments::unchosen(change, role.id)?;
+    let NewAdministrator { email, first_name, last_name, language } = administrator;
+    let new = NewInvitation {
+        email,
+        kind: MemberKind::Internal,
+        profile: Profile { first_name, last_name, ..Profile::default() },
+        roles: Vec::new(),
+        message: String::new(),
+        language,
+    };
+    insert(change, new, &[role]).await
+}
+
+async fn insert(
+    change: &mut Change,
+    new: NewInvitation,
+    roles: &[Resolved],
+) -> Result<InvitationId> {
+    let invitation = Invitation {
+        id: change.id()?,
+        email: new.email,
+        kind: new.kind,
+        profile: new.profile,
+        message: new.message,
+        language: new.language.unwrap_or_else(|| change.tenant().language.clone()),
+        status: InvitationStatus::Pending,
+        generation: 1,
+        expires_at: expiry(change),
+        invited_by: inviter(change),
+        accepted_by: None,
+        roles: roles.iter().map(invited).collect(),
+        version: 1,
+        created_at: change.now(),
+    };
+    sql::insert(change, &invitation).await?;
+    letter::queue(change, &invitation).await?;
+    let (id, profile) = (invitation.id, &invitation.profile);
+    let mut event = Event::new("invitation.created", id).after(invitation.record());
+    for (field, value) in [
+        ("email", invitation.email.as_str()),
+        ("first_name", &profile.first_name),
+        ("last_name", &profile.last_name),
+        ("department", &profile.department),
+        ("job_title", &profile.job_title),
+        ("phone", &profile.phone),
+        ("location", &profile.location),
+        ("message", &invitation.message),
+    ] {
+        event = event.personal(id, field, &"", &value);
+    }
+    change.record(event)?;
+    Ok(id)
+}
+
+/// Sends a new link with a new lifetime; the old link is dead.
+///
+/// # Errors
+/// `NOT_FOUND`; `FAILED_PRECONDITION` when it was accepted or cancelled; refusals as in [`create`].
+pub async fn resend(change: &mut Change, id: InvitationId, etag: &str) -> Result<()> {
+    let before = lock_for_caller(change, id).await?;
+    check_etag(etag, before.version)?;
+    if matches!(before.status, InvitationStatus::Accepted | InvitationStatus::Cancelled) {
+        return Err(ended(&before));
+    }
+    require_gifts(change, &before).await?;
+    check_domain(change, before.kind, &before.email)?;
+    match before.status {
+        // Somebody may have invited the person anew since.
+        InvitationStatus::Expired => check_stranger(change, &before.email).await?,
+        _ => check_not_member(change, &before.email).await?,
+    }
+    let mut after = before.next(InvitationStatus::Pending);
+    after.generation += 1;
+    after.expires_at = expiry(change);
+    sql::update(change, &before, &after).await?;
+    crate::outbox::withdraw(change, id, "a newer mail replaced it").await?;
+    letter::queue(change, &after).await?;
+    let event = Event::new("invitation.resent", id);
+    change.record(event.before(before.record()).after(after.record()))
+}
+
+/// Ends an invitation; its link is dead.
+///
+/// # Errors
+/// `NOT_FOUND`; `FAILED_PRECONDITION` when it was accepted; refusals as in [`create`].
+pub async fn cancel(change: &mut Change, id: InvitationId, etag: &str) -> Result<()> {
+    let before = lock_for_caller(change, id).await?;
+    match before.status {
+        InvitationStatus::Cancelled => return Ok(()),
+        InvitationStatus::Accepted => return Err(ended(&before)),
+        InvitationStatus::Pending | InvitationStatus::Expired => {}
+    }
+    check_etag(etag, before.version)?;
+    require_gifts(change, &before).await?;
+    let after = before.next(InvitationStatus::Cancelled);
+    sql::update(change, &before, &after).await?;
+    crate::outbox::withdraw(change, id, "the invitation was cancelled").await?;
+    let event = Event::new("invitation.cancelled", id);
+    change.record(event.before(before.record()).after(after.record()))
+}
+
+/// The invitation, for whoever may invite people of its kind.
+async fn lock_for_caller(change: &mut Change, id: InvitationId) -> Result<Invitation> {
+    let invitation = sql::lock(change, id).await?.ok_or_else(|| unknown(id))?;
+    change.require(permission(invitation.kind), "")?;
+    Ok(invitation)
+}
+
+/// What inviting somebody of this kind takes.
+fn permission(kind: MemberKind) -> &'static str {
+    match kind {
+        MemberKind::External => "iam.members.invite.external",
+        MemberKind::Internal | MemberKind::Service => "iam.members.invite.internal",
+    }
+}
+
+/// Refuses unless the caller may give every role of the invitation that is not the default one.
+async fn require_gifts(change: &mut Change, invitation: &Invitation) -> Result<()> {
+    let keys = sql::workspace_keys(change, invitation).await?;
+    for role in &invitation.roles {
+        let key = role.workspace.map(|workspace| keys.get(&workspace.uuid()));
+        let default = Some(role.role) == change.tenant().default_role && is_on_tenant(role);
+        // In a workspace that is gone, there is nothing to give.
+        if default || key == Some(None) {
+            continue;
+        }
+        let text = scope_text(key.flatten().map(String::as_str), &role.path);
+        let scope = change.scope("roles", &text).await?;
+        change.require("iam.roles.assign", &scope.text)?;
+        change.require_gift(role.role, &scope, role.ends)?;
+    }
+    Ok(())
+}
+
+fn is_on_tenant(role: &InvitedRole) -> bool {
+    role.workspace.is_none() && role.path.is_empty()
+}
+
+/// Refuses a role that is given twice, or excluded by another one, on the same scope.
+fn check_beside(change: &Change, given: &[Resolved], next: &Resolved, field: &str) -> Result<()> {
+    let Some(other) = given.iter().find(|other| {
+        let excluded = other.role.exclusive_set.is_some()
+            && other.role.exclusive_set == next.role.exclusive_set;
+        other.scope == next.scope && (other.role.id == next.role.id || excluded)
+    }) else {
+        return Ok(());
+    };
+    let (place, key) = (&change.tenant().key, &other.role.key);
+    let place = if next.scope.text.is_empty() { place.as_str() } else { &next.scope.text };
+    let wanted = format!("role `{key}` is given on `{place}` already; choose one of the two");
+    Err(Error::invalid(field, wanted))
+}
+
+fn check_domain(change: &Change, kind: MemberKind, email: &Email) -> Result<()> {
+    let allowed = &change.tenant().allowed_email_domains;
+    if kind != MemberKind::Internal || allowed.is_empty() {
+        return Ok(());
+    }
+    if allowed.iter().any(|domain| domain == email.domain()) {
+        return Ok(());
+    }
+    let domain = email.domain();
+    let message = format!(
+        "addresses of `{domain}` may not be internal here; invite the person as external, or allow \
+         the domain in the tenant's settings"
+    );
+    Err(Error::precondition("EMAIL_DOMAIN_NOT_ALLOWED", domain, message))
+}
+
+/// Refuses somebody who is a member or has an open invitation. One that is past its time makes room.
+async fn check_stranger(change: &mut Change, email: &Email) -> Result<()> {
+    check_not_member(change, email).await?;
+    let Some(before) = sql::lock_pending(change, email).await? else { return Ok(()) };
+    if before.expires_at > change.now() {
+        return Err(pending(email));
+    }
+    let after = before.next(InvitationStatus::Expired);
+    sql::update(change, &before, &after).await?;
+    let event = Event::new("invitation.expired", before.id);
+    change.record(event.before(before.record()).after(after.record()))
+}
+
+async fn check_not_member(change: &mut Change, email: &Email) -> Result<()> {
+    let account = users::find_by_email(change.conn(), email).await?;
+    let Some(account) = account else { return Ok(()) };
+    let member = memberships::find(change, account.user.id).await?;
+    if member.is_some_and(|member| member.status != MemberStatus::Removed) {
+        return Err(Error::AlreadyExists {
+            kind: "member",
+            name: email.as_str().to_owned(),
+            remedy: "change the roles they have, or reactivate them",
+        });
+    }
+    Ok(())
+}
+
+fn expiry(change: &Change) -> Time {
+    change.now() + TimeDelta::seconds(change.tenant().invitation_lifetime_seconds)
+}
+
+/// Who invites: the person for whom a service acts rather than the service.
+fn inviter(change: &Change) -> String {
+    change.call().person().map_or_else(|| change.call().actor(), |user| user.to_string())
+}
+
+fn invited(role: &Resolved) -> InvitedRole {
+    InvitedRole {
+        role: role.role.id,
+        workspace: role.scope.workspace,
+        path: role.scope.path.clone(),
+        starts: role.starts,
+        ends: role.ends,
+    }
+}
+
+fn pending(email: &Email) -> Error {
+    Error::AlreadyExists {
+        kind: "invitation",
+        name: email.as_str().to_owned(),
+        remedy: "resend it, or cancel it first",
+    }
+}
+
+fn ended(invitation: &Invitation) -> Error {
+    let message = match invitation.status {
+        InvitationStatus::Accepted => "the invitation was accepted; the person is a member now",
+        _ => "the invitation was cancelled; make a new one",
+    };
+    Error::precondition("INVITATION_NOT_PENDING", invitation.id, message)
+}
+
+fn unknown(id: impl ToString) -> Error {
+    Error::not_found("invitation", id)
+}

@@ -1,0 +1,379 @@
+//! The tables `invitations` and `invitation_roles`.
+
+use std::collections::HashMap;
+
+use sqlx::{PgConnection, PgExecutor, PgPool};
+use uuid::Uuid;
+
+use super::{Invitation, ShownInvitation, ShownRole};
+use crate::{
+    access::Permit,
+    change::Change,
+    decision::{InvitationStatus, InvitedRole, MemberKind, Time, scope_text},
+    error::{Error, OnConstraint, Result},
+    ids::{InvitationId, RoleId, TenantId, UserId},
+    memberships::Profile,
+    outbox::Delivery,
+    text::Email,
+};
+
+struct Row {
+    id: Uuid,
+    email: String,
+    kind: MemberKind,
+    first_name: String,
+    last_name: String,
+    department: String,
+    job_title: String,
+    phone: String,
+    location: String,
+    message: String,
+    language: String,
+    status: InvitationStatus,
+    generation: i32,
+    expires_at: Time,
+    invited_by: String,
+    accepted_by: Option<Uuid>,
+    version: i64,
+    created_at: Time,
+}
+
+impl Row {
+    fn with(self, roles: Vec<InvitedRole>) -> Result<Invitation> {
+        Ok(Invitation {
+            id: self.id.into(),
+            email: Email::parse("email", &self.email).map_err(Error::internal)?,
+            kind: self.kind,
+            profile: Profile {
+                first_name: self.first_name,
+                last_name: self.last_name,
+                department: self.department,
+                job_title: self.job_title,
+                phone: self.phone,
+                location: self.location,
+            },
+            message: self.message,
+            language: self.language,
+            status: self.status,
+            generation: self.generation,
+            expires_at: self.expires_at,
+            invited_by: self.invited_by,
+            accepted_by: self.accepted_by.map(Into::into),
+            roles,
+            version: self.version,
+            created_at: self.created_at,
+        })
+    }
+}
+
+/// Inserts a new invitation with its roles.
+pub async fn insert(change: &mut Change, new: &Invitation) -> Result<()> {
+    let (tenant, profile) = (change.tenant().id, &new.profile);
+    sqlx::query!(
+        "insert into invitations (tenant_id, id, email, email_canonical, kind, first_name, last_name,
+                                  department, job_title, phone, location, message, language, status,
+                                  generation, expires_at, invited_by, version, created_at, updated_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+                 $19, $19)",
+        tenant as TenantId,
+        new.id as InvitationId,
+        new.email.as_str(),
+        new.email.canonical(),
+        new.kind as MemberKind,
+        profile.first_name,
+        profile.last_name,
+        profile.department,
+        profile.job_title,
+        profile.phone,
+        profile.location,
+        new.message,
+        new.language,
+        new.status as InvitationStatus,
+        new.generation,
+        new.expires_at,
+        new.invited_by,
+        new.version,
+        new.created_at
+    )
+    .execute(change.conn())
+    .await
+    .on_constraint("invitations_pending_key", || super::pending(&new.email))?;
+    for role in &new.roles {
+        sqlx::query!(
+            "insert into invitation_roles (tenant_id, invitation_id, role_id, workspace_id, path,
+                                           starts_at, ends_at)
+             values ($1, $2, $3, $4, $5, $6, $7)",
+            tenant as TenantId,
+            new.id as InvitationId,
+            role.role as RoleId,
+            role.workspace.map(Uuid::from),
+            role.path,
+            role.starts,
+            role.ends
+        )
+        .execute(change.conn())
+        .await?;
+    }
+    Ok(())
+}
+
+/// Writes status, generation, expiry, who accepted, and version, of one that is as it was read.
+pub async fn update(change: &mut Change, before: &Invitation, after: &Invitation) -> Result<()> {
+    let (tenant, now) = (change.tenant().id, change.now());
+    let done = sqlx::query!(
+        "update invitations set status = $3, generation = $4, expires_at = $5, accepted_by = $6,
+                                version = $7, updated_at = $8
+         where tenant_id = $1 and id = $2 and status = $9 and generation = $10 and version = $11",
+        tenant as TenantId,
+        after.id as InvitationId,
+        after.status as InvitationStatus,
+        after.generation,
+        after.expires_at,
+        after.accepted_by.map(Uuid::from),
+        after.version,
+        now,
+        before.status as InvitationStatus,
+        before.generation,
+        before.version
+    )
+    .execute(change.conn())
+    .await
+    .on_constraint("invitations_pending_key", || super::pending(&after.email))?;
+    if done.rows_affected() == 1 { Ok(()) } else { Err(Error::stale_etag()) }
+}
+
+pub async fn lock(change: &mut Change, id: InvitationId) -> Result<Option<Invitation>> {
+    let tenant = change.tenant().id;
+    let row = sqlx::query_as!(
+        Row,
+        r#"select id, email, kind "kind: MemberKind", first_name, last_name, department, job_title,
+                  phone, location, message, language, status "status: InvitationStatus", generation,
+                  expires_at, invited_by, accepted_by, version, created_at
+           from invitations where tenant_id = $1 and id = $2 for update"#,
+        tenant as TenantId,
+        id as InvitationId
+    )
+    .fetch_optional(change.conn())
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let roles = roles(change.conn(), tenant, id).await?;
+    row.with(roles).map(Some)
+}
+
+/// The open invitation of an address, also one whose time is over.
+pub async fn lock_pending(change: &mut Change, email: &Email) -> Result<Option<Invitation>> {
+    let tenant = change.tenant().id;
+    let id = sqlx::query_scalar!(
+        r#"select id "id: InvitationId" from invitations
+           where tenant_id = $1 and email_canonical = $2 and status = 'pending'"#,
+        tenant as TenantId,
+        email.canonical()
+    )
+    .fetch_optional(change.conn())
+    .await?;
+    match id {
+        Some(id) => lock(change, id).await,
+        None => Ok(None),
+    }
+}
+
+async fn roles(
+    conn: &mut PgConnection,
+    tenant: TenantId,
+    id: InvitationId,
+) -> Result<Vec<InvitedRole>> {
+    let rows = sqlx::query!(
+        "select role_id, workspace_id, path, starts_at, ends_at from invitation_roles
+         where tenant_id = $1 and invitation_id = $2 order by role_id, workspace_id, path",
+        tenant as TenantId,
+        id as InvitationId
+    )
+    .fetch_all(conn)
+    .await?;
+    let roles = rows.into_iter().map(|row| InvitedRole {
+        role: row.role_id.into(),
+        workspace: row.workspace_id.map(Into::into),
+        path: row.path,
+        starts: row.starts_at,
+        ends: row.ends_at,
+    });
+    Ok(roles.collect())
+}
+
+/// The keys of workspaces that exist.
+pub async fn workspace_keys(
+    change: &mut Change,
+    invitation: &Invitation,
+) -> Result<HashMap<Uuid, String>> {
+    let tenant = change.tenant().id;
+    let ids: Vec<Uuid> =
+        invitation.roles.iter().filter_map(|role| role.workspace).map(Uuid::from).collect();
+    let rows = sqlx::query!(
+        "select id, key from workspaces
+         where tenant_id = $1 and id = any($2) and deleted_at is null",
+        tenant as TenantId,
+        &ids
+    )
+    .fetch_all(change.conn())
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.id, row.key)).collect())
+}
+
+/// How a person of the tenant, or of the installation, is called.
+pub async fn name_of(change: &mut Change, user: UserId) -> Result<String> {
+    let tenant = change.tenant().id;
+    let name = sqlx::query_scalar!(
+        r#"select coalesce(nullif(trim(concat_ws(' ', m.first_name, m.last_name)), ''),
+                           trim(concat_ws(' ', u.first_name, u.last_name))) "name!"
+           from users u
+           left join memberships m on m.tenant_id = $1 and m.user_id = u.id
+           where u.id = $2"#,
+        tenant as TenantId,
+        user as UserId
+    )
+    .fetch_optional(change.conn())
+    .await?;
+    Ok(name.unwrap_or_default())
+}
+
+/// What a link leads to, before anything is proved.
+pub struct Linked {
+    pub email: String,
+    pub status: InvitationStatus,
+    pub generation: i32,
+    pub expires_at: Time,
+    pub accepted_by: Option<UserId>,
+}
+
+pub async fn linked(pool: &PgPool, tenant: TenantId, id: InvitationId) -> Result<Option<Linked>> {
+    let row = sqlx::query_as!(
+        Linked,
+        r#"select email, status "status: InvitationStatus", generation, expires_at,
+                  accepted_by "accepted_by: UserId"
+           from invitations where tenant_id = $1 and id = $2"#,
+        tenant as TenantId,
+        id as InvitationId
+    );
+    Ok(row.fetch_optional(pool).await?)
+}
+
+/// Which invitations a list shows, with their state judged at a time.
+pub struct Filter {
+    pub id: Option<InvitationId>,
+    pub status: Option<InvitationStatus>,
+    pub before: Option<Uuid>,
+    pub now: Time,
+    pub limit: i64,
+}
+
+/// The invitations of a tenant, newest first, with roles and mail.
+pub async fn list(pool: &PgPool, permit: &Permit, filter: &Filter) -> Result<Vec<ShownInvitation>> {
+    let tenant = permit.tenant();
+    let mut shown = rows(pool, tenant, filter).await?;
+    let ids: Vec<Uuid> = shown.iter().map(|one| one.id.uuid()).collect();
+    add_roles(&mut shown, shown_roles(pool, tenant, &ids).await?);
+    Ok(shown)
+}
+
+/// One invitation as this change has left it.
+pub async fn shown_now(change: &mut Change, id: InvitationId) -> Result<ShownInvitation> {
+    let (tenant, now) = (change.tenant().id, change.now());
+    let filter = Filter { id: Some(id), status: None, before: None, now, limit: 1 };
+    let mut shown = rows(change.conn(), tenant, &filter).await?;
+    add_roles(&mut shown, shown_roles(change.conn(), tenant, &[id.uuid()]).await?);
+    shown.pop().ok_or_else(|| super::unknown(id))
+}
+
+async fn rows(
+    db: impl PgExecutor<'_>,
+    tenant: TenantId,
+    filter: &Filter,
+) -> Result<Vec<ShownInvitation>> {
+    let rows = sqlx::query!(
+        r#"select i.id, i.email, i.kind "kind: MemberKind", i.first_name, i.last_name, i.department,
+                  i.job_title, i.phone, i.location, i.message, i.language,
+                  s.status "status!: InvitationStatus", i.expires_at, i.created_at, i.invited_by,
+                  i.accepted_by "accepted_by: UserId", i.version,
+                  m.status "delivery?: Delivery", m.last_error "delivery_error?"
+           from invitations i
+           cross join lateral (select case when i.status = 'pending' and i.expires_at <= $3
+                                           then 'expired' else i.status end) s (status)
+           left join lateral (select status, last_error from mails
+                              where tenant_id = i.tenant_id and invitation_id = i.id
+                                and generation = i.generation
+                              order by id desc limit 1) m on true
+           where i.tenant_id = $1 and ($2::uuid is null or i.id = $2)
+             and ($4::text is null or s.status = $4) and ($5::uuid is null or i.id < $5)
+           order by i.id desc limit $6"#,
+        tenant as TenantId,
+        filter.id.map(Uuid::from),
+        filter.now,
+        filter.status as Option<InvitationStatus>,
+        filter.before,
+        filter.limit
+    )
+    .fetch_all(db)
+    .await?;
+    let shown = rows.into_iter().map(|row| ShownInvitation {
+        id: row.id.into(),
+        email: row.email,
+        kind: row.kind,
+        profile: Profile {
+            first_name: row.first_name,
+            last_name: row.last_name,
+            department: row.department,
+            job_title: row.job_title,
+            phone: row.phone,
+            location: row.location,
+        },
+        roles: Vec::new(),
+        message: row.message,
+        language: row.language,
+        status: row.status,
+        delivery: row.delivery,
+        delivery_error: row.delivery_error.unwrap_or_default(),
+        expires_at: row.expires_at,
+        created_at: row.created_at,
+        invited_by: row.invited_by,
+        accepted_by: row.accepted_by,
+        version: row.version,
+    });
+    Ok(shown.collect())
+}
+
+async fn shown_roles(
+    db: impl PgExecutor<'_>,
+    tenant: TenantId,
+    ids: &[Uuid],
+) -> Result<Vec<(InvitationId, ShownRole)>> {
+    let rows = sqlx::query!(
+        r#"select i.invitation_id, r.key "role", w.key "workspace?", i.path, i.starts_at, i.ends_at
+           from invitation_roles i
+           join roles r on r.tenant_id = i.tenant_id and r.id = i.role_id
+           left join workspaces w on w.tenant_id = i.tenant_id and w.id = i.workspace_id
+           where i.tenant_id = $1 and i.invitation_id = any($2)
+           order by w.key nulls first, i.path, r.key"#,
+        tenant as TenantId,
+        ids
+    )
+    .fetch_all(db)
+    .await?;
+    let roles = rows.into_iter().map(|row| {
+        let role = ShownRole {
+            role: row.role,
+            scope: scope_text(row.workspace.as_deref(), &row.path),
+            starts: row.starts_at,
+            ends: row.ends_at,
+        };
+        (row.invitation_id.into(), role)
+    });
+    Ok(roles.collect())
+}
+
+fn add_roles(shown: &mut [ShownInvitation], roles: Vec<(InvitationId, ShownRole)>) {
+    let mut by_id: HashMap<InvitationId, Vec<ShownRole>> = HashMap::new();
+    roles.into_iter().for_each(|(id, role)| by_id.entry(id).or_default().push(role));
+    for one in shown {
+        one.roles = by_id.remove(&one.id).unwrap_or_default();
+    }
+}
