@@ -35,12 +35,16 @@ create table events (
     event_id uuid not null generated always as (((body ->> 'id'))::uuid) stored,
     verb text not null generated always as (body ->> 'verb') stored,
     actor text not null generated always as (body ->> 'actor') stored,
+    on_behalf_of text generated always as (body ->> 'on_behalf_of') stored,
     target text generated always as (body ->> 'target') stored,
     constraint events_pkey primary key (tenant_id, revision, n),
     constraint events_revision_key unique (revision, n)
 );
 create index events_tenant_target on events (tenant_id, target, revision);
 create index events_tenant_actor on events (tenant_id, actor, revision);
+create index events_tenant_on_behalf_of on events (tenant_id, on_behalf_of, revision)
+    where on_behalf_of is not null;
+create index events_tenant_at on events (tenant_id, at, revision);
 
 -- The personal values that an event only commits to. Erased without touching the chain.
 create table event_values (

@@ -1,14 +1,110 @@
 //! Sessions: signed-in people, each in one tenant. A token proves itself, so the rows are for the lists
 //! that people see; ending a session is an event, opening one with a password is not.
 
+mod open;
+mod rpc;
 mod sql;
+mod throttle;
 
 use crate::{
+    assignments,
     change::{Change, Event},
-    decision::{Record, SessionEnd},
-    error::Result,
-    ids::{SessionId, UserId},
+    decision::{MemberStatus, Record, SessionEnd, TenantStatus, Time},
+    error::{Error, Result},
+    ids::{Key, SessionId, SubjectId, UserId},
+    memberships,
 };
+
+pub use open::{Choice, Opened, SignIn, SignedIn, sign_in, switch};
+
+#[derive(Debug, Clone)]
+pub struct Session {
+    pub id: SessionId,
+    pub user: UserId,
+    pub tenant: Key,
+    pub created_at: Time,
+    pub expires_at: Time,
+    /// The network address and the program it was opened from.
+    pub source: String,
+    pub user_agent: String,
+}
+
+/// A session for somebody whom another product signed in.
+#[derive(Debug, Clone)]
+pub struct NewSession {
+    pub user: UserId,
+    pub source: String,
+    pub user_agent: String,
+}
+
+/// Opens a session for a member whom the caller outranks.
+///
+/// # Errors
+/// `NOT_FOUND` for who is no member; `FAILED_PRECONDITION` for who has no access now;
+/// `PERMISSION_DENIED` with the reason `MEMBER_OUTRANKS_CALLER`.
+pub async fn create(change: &mut Change, new: NewSession) -> Result<Opened> {
+    let user = new.user;
+    let tenant = change.tenant().key.clone();
+    let entry = sql::entry(change.conn(), tenant.as_str(), user).await?;
+    let entry = entry.filter(|entry| entry.member_status != MemberStatus::Removed);
+    let entry = entry.ok_or_else(|| Error::not_found("member", user))?;
+    let refuse = |reason, message: String| Err(Error::precondition(reason, user, message));
+    if entry.tenant_status != TenantStatus::Active {
+        return refuse(
+            "TENANT_NOT_ACTIVE",
+            format!("tenant `{tenant}` is not active; activate it"),
+        );
+    }
+    if entry.member_status == MemberStatus::Suspended {
+        return refuse(
+            "MEMBERSHIP_SUSPENDED",
+            format!("{user} is suspended here; reactivate them"),
+        );
+    }
+    if entry.disabled {
+        return refuse(
+            "ACCOUNT_DISABLED",
+            format!("{user} is disabled; an operator can enable it"),
+        );
+    }
+    if sql::is_of_installation(change.conn(), user).await? {
+        return Err(Error::Denied {
+            reason: "MEMBER_OUTRANKS_CALLER",
+            message: format!("{user} has rights on the installation; they sign in themselves"),
+        });
+    }
+    assignments::require_outranked(change, SubjectId::User(user)).await?;
+    let app = change.app().clone();
+    let (id, now) = (change.id()?, change.now());
+    let opened = open::insert(&app, change.conn(), &entry, new, id, now, None).await?;
+    // The session itself is bookkeeping; that a service opened it for a person is told.
+    let event =
+        Event::new("session.created", user).change("session", &String::new(), &id.to_string());
+    change.record(event)?;
+    Ok(opened)
+}
+
+/// Ends one session; one that has ended already stays as it is.
+///
+/// # Errors
+/// `NOT_FOUND` for a session that never was in this tenant.
+pub async fn end(change: &mut Change, session: SessionId) -> Result<()> {
+    let found = sql::lock(change, session).await?;
+    let (end, ended) = found.ok_or_else(|| Error::not_found("session", session))?;
+    if ended || end.expires <= change.now() {
+        return Ok(());
+    }
+    sql::end(change, session).await?;
+    record_end(change, end)
+}
+
+/// Ends every session of a member in this tenant.
+///
+/// # Errors
+/// `NOT_FOUND` for who is no member.
+pub async fn end_all(change: &mut Change, user: UserId) -> Result<()> {
+    memberships::end_sessions(change, user).await
+}
 
 /// Ends every live session of a person but one, in all tenants; returns how many.
 ///
@@ -26,6 +122,5 @@ pub async fn end_others(change: &mut Change, user: UserId, keep: SessionId) -> R
 }
 
 fn record_end(change: &mut Change, end: SessionEnd) -> Result<()> {
-    let event = Event::new("session.ended", end.session).after(Record::SessionEnd(end));
-    change.record(event)
+    change.record(Event::new("session.ended", end.user).after(Record::SessionEnd(end)))
 }

@@ -1,24 +1,229 @@
-//! The tables `sessions` and `activity`.
+//! The tables `sessions`, `activity` and `sign_in_attempts`.
 
+use chrono::TimeDelta;
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
+use super::{Choice, Session};
 use crate::{
+    access::Permit,
     change::Change,
-    decision::{SessionEnd, Time},
-    error::Result,
-    ids::{SessionId, UserId},
+    decision::{MemberStatus, SessionClaims, SessionEnd, TenantStatus, Time},
+    error::{Error, Result},
+    ids::{Key, SessionId, TenantId, UserId},
+    text::Email,
 };
 
-struct EndRow {
-    id: Uuid,
-    user_id: Uuid,
-    expires_at: Time,
+/// What lets a person into a tenant, held until the transaction ends.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    pub tenant: TenantId,
+    pub tenant_key: Key,
+    pub tenant_status: TenantStatus,
+    pub member_status: MemberStatus,
+    pub disabled: bool,
+    pub member_epoch: i32,
+    pub account_epoch: i32,
 }
 
-impl From<EndRow> for SessionEnd {
-    fn from(row: EndRow) -> Self {
-        Self { session: row.id.into(), user: row.user_id.into(), expires: row.expires_at }
+impl Entry {
+    pub fn is_open(&self) -> bool {
+        self.tenant_status == TenantStatus::Active
+            && self.member_status == MemberStatus::Active
+            && !self.disabled
     }
+}
+
+/// Holds membership and account, so that whoever takes access away waits and then sees the session.
+pub async fn entry(conn: &mut PgConnection, tenant: &str, user: UserId) -> Result<Option<Entry>> {
+    let row = sqlx::query!(
+        r#"select t.id "tenant: TenantId", t.key, t.status "tenant_status: TenantStatus",
+                  m.status "member_status: MemberStatus", u.disabled, m.epoch "member_epoch",
+                  u.epoch "account_epoch"
+           from tenants t
+           join memberships m on m.tenant_id = t.id
+           join users u on u.id = m.user_id
+           where t.key = $1 and m.user_id = $2 for share of m, u"#,
+        tenant,
+        user as UserId
+    )
+    .fetch_optional(conn)
+    .await?;
+    row.map(|row| {
+        Ok(Entry {
+            tenant: row.tenant,
+            tenant_key: row.key.try_into().map_err(Error::internal)?,
+            tenant_status: row.tenant_status,
+            member_status: row.member_status,
+            disabled: row.disabled,
+            member_epoch: row.member_epoch,
+            account_epoch: row.account_epoch,
+        })
+    })
+    .transpose()
+}
+
+/// Whether the person has a membership of the installation.
+pub async fn is_of_installation(conn: &mut PgConnection, user: UserId) -> Result<bool> {
+    let found = sqlx::query_scalar!(
+        "select user_id from memberships
+         where tenant_id = $1 and user_id = $2 and status <> 'removed'",
+        TenantId::SYSTEM as TenantId,
+        user as UserId
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(found.is_some())
+}
+
+/// The tenants that somebody can sign in to.
+pub async fn choices(pool: &PgPool, user: UserId) -> Result<Vec<Choice>> {
+    let choices = sqlx::query_as!(
+        Choice,
+        "select t.key tenant, t.display_name from memberships m join tenants t on t.id = m.tenant_id
+         where m.user_id = $1 and m.status = 'active' and t.status = 'active' order by t.key",
+        user as UserId
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(choices)
+}
+
+pub async fn insert(
+    conn: &mut PgConnection,
+    claims: &SessionClaims,
+    session: &Session,
+) -> Result<()> {
+    sqlx::query!(
+        "delete from sessions where user_id = $1 and expires_at < $2::timestamptz - interval '30 days'",
+        session.user as UserId,
+        session.created_at
+    )
+    .execute(&mut *conn)
+    .await?;
+    sqlx::query!(
+        "insert into sessions (tenant_id, id, user_id, created_at, expires_at, member_epoch,
+                               account_epoch, source, user_agent)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        claims.tenant as TenantId,
+        session.id as SessionId,
+        session.user as UserId,
+        session.created_at,
+        session.expires_at,
+        claims.member_epoch,
+        claims.account_epoch,
+        session.source,
+        session.user_agent
+    )
+    .execute(&mut *conn)
+    .await?;
+    sqlx::query!(
+        "insert into activity (tenant_id, user_id, last_sign_in_at, last_active_at)
+         values ($1, $2, $3, $3)
+         on conflict (tenant_id, user_id) do update set last_sign_in_at = $3, last_active_at = $3",
+        claims.tenant as TenantId,
+        session.user as UserId,
+        session.created_at
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Holds the session that calls; whether it was not ended.
+pub async fn is_live(conn: &mut PgConnection, claims: &SessionClaims) -> Result<bool> {
+    let found = sqlx::query_scalar!(
+        "select id from sessions where tenant_id = $1 and id = $2 and ended_at is null for share",
+        claims.tenant as TenantId,
+        claims.session as SessionId
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(found.is_some())
+}
+
+/// Whose session it is.
+pub async fn owner(pool: &PgPool, tenant: &str, session: SessionId) -> Result<Option<UserId>> {
+    let owner = sqlx::query_scalar!(
+        r#"select s.user_id "user: UserId" from sessions s join tenants t on t.id = s.tenant_id
+           where t.key = $1 and s.id = $2"#,
+        tenant,
+        session as SessionId
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(owner)
+}
+
+pub async fn list(
+    pool: &PgPool,
+    permit: &Permit,
+    user: UserId,
+    now: Time,
+    after: Option<(Time, Uuid)>,
+    limit: i64,
+) -> Result<Vec<Session>> {
+    let (before, last) = after.unzip();
+    let rows = sqlx::query!(
+        r#"select s.id "id: SessionId", s.created_at, s.expires_at, s.source, s.user_agent
+           from sessions s
+           join memberships m on m.tenant_id = s.tenant_id and m.user_id = s.user_id
+           join users u on u.id = s.user_id
+           where s.tenant_id = $1 and s.user_id = $2 and s.ended_at is null and s.expires_at > $3
+             and m.status = 'active' and m.epoch = s.member_epoch
+             and not u.disabled and u.epoch = s.account_epoch
+             and ($4::timestamptz is null or (s.created_at, s.id) < ($4, $5))
+           order by s.created_at desc, s.id desc limit $6"#,
+        permit.tenant() as TenantId,
+        user as UserId,
+        now,
+        before,
+        last,
+        limit
+    )
+    .fetch_all(pool)
+    .await?;
+    let tenant = permit.tenant_key();
+    let sessions = rows.into_iter().map(|row| Session {
+        id: row.id,
+        user,
+        tenant: tenant.clone(),
+        created_at: row.created_at,
+        expires_at: row.expires_at,
+        source: row.source,
+        user_agent: row.user_agent,
+    });
+    Ok(sessions.collect())
+}
+
+/// The end that a session would have, and whether it has come already.
+pub async fn lock(change: &mut Change, session: SessionId) -> Result<Option<(SessionEnd, bool)>> {
+    let tenant = change.tenant().id;
+    let row = sqlx::query!(
+        r#"select user_id "user: UserId", expires_at, ended_at from sessions
+           where tenant_id = $1 and id = $2 for update"#,
+        tenant as TenantId,
+        session as SessionId
+    )
+    .fetch_optional(change.conn())
+    .await?;
+    Ok(row.map(|row| {
+        let end = SessionEnd { session, user: row.user, expires: row.expires_at };
+        (end, row.ended_at.is_some())
+    }))
+}
+
+pub async fn end(change: &mut Change, session: SessionId) -> Result<()> {
+    let (tenant, now) = (change.tenant().id, change.now());
+    sqlx::query!(
+        "update sessions set ended_at = $3 where tenant_id = $1 and id = $2",
+        tenant as TenantId,
+        session as SessionId,
+        now
+    )
+    .execute(change.conn())
+    .await?;
+    Ok(())
 }
 
 pub async fn end_others(
@@ -31,18 +236,83 @@ pub async fn end_others(
         .fetch_optional(change.conn())
         .await?;
     let ended = sqlx::query_as!(
-        EndRow,
-        "update sessions s set ended_at = $3
-         from memberships m, users u
-         where s.user_id = $1 and s.id <> $2 and s.ended_at is null and s.expires_at > $3
-           and m.tenant_id = s.tenant_id and m.user_id = s.user_id and m.epoch = s.member_epoch
-           and u.id = s.user_id and u.epoch = s.account_epoch
-         returning s.id, s.user_id, s.expires_at",
+        SessionEnd,
+        r#"update sessions s set ended_at = $3
+           from memberships m, users u
+           where s.user_id = $1 and s.id <> $2 and s.ended_at is null and s.expires_at > $3
+             and m.tenant_id = s.tenant_id and m.user_id = s.user_id and m.epoch = s.member_epoch
+             and u.id = s.user_id and u.epoch = s.account_epoch
+           returning s.id "session: SessionId", s.user_id "user: UserId", s.expires_at expires"#,
         user as UserId,
         keep as SessionId,
         now
     )
     .fetch_all(change.conn())
     .await?;
-    Ok(ended.into_iter().map(Into::into).collect())
+    Ok(ended)
+}
+
+/// Whether the source signed in to the account within the last days.
+pub async fn is_familiar(
+    conn: &mut PgConnection,
+    email: &Email,
+    source: &str,
+    now: Time,
+) -> Result<bool> {
+    let found = sqlx::query_scalar!(
+        "select s.id from sessions s join users u on u.id = s.user_id
+         where u.email_canonical = $1 and s.source = $2
+           and s.created_at > $3::timestamptz - interval '30 days' limit 1",
+        email.canonical(),
+        source,
+        now
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(found.is_some())
+}
+
+/// Counts one attempt and returns when its whole allowance would be there again.
+pub async fn count(
+    conn: &mut PgConnection,
+    key: &[u8],
+    now: Time,
+    interval: TimeDelta,
+) -> Result<Time> {
+    let full_at = sqlx::query_scalar!(
+        "insert into sign_in_attempts as a (key, full_at) values ($1, $3)
+         on conflict (key) do update
+             set full_at = greatest(a.full_at, $2) + ($3::timestamptz - $2::timestamptz)
+         returning full_at",
+        key,
+        now,
+        now + interval
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(full_at)
+}
+
+pub async fn uncount(conn: &mut PgConnection, key: &[u8], interval: TimeDelta) -> Result<()> {
+    sqlx::query!(
+        "update sign_in_attempts set full_at = full_at - make_interval(secs => $2) where key = $1",
+        key,
+        interval.as_seconds_f64()
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Deletes some rows that count nothing any more, more than one attempt makes.
+pub async fn forget_full(conn: &mut PgConnection, now: Time) -> Result<()> {
+    sqlx::query!(
+        "delete from sign_in_attempts where key in (
+             select key from sign_in_attempts where full_at < $1 order by full_at limit 10
+             for update skip locked)",
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }
