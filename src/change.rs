@@ -285,7 +285,7 @@ impl Change {
     /// When the event cannot be written down.
     pub fn record(&mut self, event: Event) -> Result<()> {
         let (before, after) = event.records();
-        self.touches_rights |= [before, after].into_iter().flatten().any(rules::touches_rights);
+        self.touches_rights |= rules::touches_rights(before, after);
         let step =
             Transition { tenant: self.tenant.id, before: before.cloned(), after: after.cloned() };
         self.facts.apply(&step);

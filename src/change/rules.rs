@@ -4,8 +4,8 @@ use super::Change;
 use crate::{
     access::Demand,
     decision::{
-        Gift, MemberKind, Permission, PermissionSet, Record, Refusal, Resource, Role, TenantFacts,
-        TenantStatus, is_administrator, scope_text,
+        Gift, MemberKind, Permission, PermissionSet, Record, Refusal, Resource, Role, Tenant,
+        TenantFacts, TenantStatus, is_administrator, scope_text,
     },
     error::{Error, Result},
     ids::{Key, RoleId, SubjectId, TenantId, UserId, WorkspaceId},
@@ -20,16 +20,26 @@ pub struct Scope {
     pub text: String,
 }
 
-/// Whether a record can decide who is an administrator.
-pub(super) fn touches_rights(record: &Record) -> bool {
+/// Whether a step can leave a tenant without an administrator. A tenant's own row does so only when it
+/// opens: settings can be changed, and the tenant closed, also while it has none.
+pub(super) fn touches_rights(before: Option<&Record>, after: Option<&Record>) -> bool {
+    if let (before, Some(Record::Tenant(after))) = (before, after) {
+        let open = |tenant: &Tenant| tenant.status == TenantStatus::Active;
+        let was_open = matches!(before, Some(Record::Tenant(before)) if open(before));
+        return open(after) && !was_open;
+    }
+    before.into_iter().chain(after).any(decides_rights)
+}
+
+fn decides_rights(record: &Record) -> bool {
     match record {
         Record::Role(_)
         | Record::Group(_)
         | Record::GroupMember(_)
         | Record::Member(_)
-        | Record::Assignment(_)
-        | Record::Tenant(_) => true,
-        Record::Workspace(_)
+        | Record::Assignment(_) => true,
+        Record::Tenant(_)
+        | Record::Workspace(_)
         | Record::ApiKey(_)
         | Record::Account(_)
         | Record::SessionEnd(_)
