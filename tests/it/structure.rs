@@ -135,7 +135,8 @@ fn features_call_each_other_through_their_mod_and_without_cycles() {
             let used = text.contains(&format!("crate::{to}::"))
                 || text.contains(&format!(" {to}::"))
                 || text.contains(&format!("({to}::"));
-            if used {
+            // Nobody calls an `rpc.rs`, so it stands above every feature and closes no circle.
+            if used && !path.ends_with("/rpc.rs") {
                 calls.entry(from).or_default().insert(to);
             }
         }

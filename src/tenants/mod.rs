@@ -1,0 +1,316 @@
+//! Tenants: isolated customers, and the installation itself (`system`). Owns their settings and
+//! whether they are open; people, roles and invitations belong to their own modules.
+
+mod rpc;
+mod sql;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use sqlx::PgConnection;
+
+use crate::{
+    access::Claim,
+    app::App,
+    assignments,
+    caller::Call,
+    change::{self, Change, Event, Options, Scope},
+    decision::{self, MemberKind, Record, TenantStatus, Time},
+    edit::check_etag,
+    error::{Error, Result},
+    ids::{Holder, Key, RoleId, SubjectId, TenantId, UserId},
+    memberships::{self, NewMember, Profile},
+    roles, users,
+};
+
+/// How long an invitation can be accepted when the tenant does not say: a week.
+const INVITATION_LIFETIME_SECONDS: i64 = 7 * 86_400;
+
+#[derive(Debug, Clone)]
+pub struct Tenant {
+    pub id: TenantId,
+    pub key: Key,
+    pub display_name: String,
+    pub status: TenantStatus,
+    pub default_role: Option<RoleId>,
+    pub default_role_key: String,
+    pub invitation_lifetime_seconds: i64,
+    pub language: String,
+    pub allowed_email_domains: Vec<String>,
+    pub external_id: String,
+    pub metadata: BTreeMap<String, String>,
+    pub version: i64,
+    pub created_at: Time,
+    pub updated_at: Time,
+}
+
+impl Tenant {
+    fn record(&self) -> Record {
+        Record::Tenant(decision::Tenant {
+            id: self.id,
+            key: self.key.clone(),
+            status: self.status,
+            default_role: self.default_role,
+        })
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct NewTenant {
+    pub key: Key,
+    pub display_name: String,
+    pub language: String,
+    pub external_id: String,
+    pub metadata: BTreeMap<String, String>,
+    /// Pending until its first administrator accepts, or active: then [`appoint`] one at once.
+    pub status: TenantStatus,
+}
+
+/// Creates a tenant with its built-in roles; the change goes on in it.
+///
+/// # Errors
+/// `ALREADY_EXISTS` when the key is or once was in use.
+pub async fn create(change: &mut Change, new: NewTenant) -> Result<Tenant> {
+    let mut tenant = Tenant {
+        id: change.id()?,
+        key: new.key,
+        display_name: new.display_name,
+        status: new.status,
+        default_role: None,
+        default_role_key: String::new(),
+        invitation_lifetime_seconds: INVITATION_LIFETIME_SECONDS,
+        language: new.language,
+        allowed_email_domains: Vec::new(),
+        external_id: new.external_id,
+        metadata: new.metadata,
+        version: 1,
+        created_at: change.now(),
+        updated_at: change.now(),
+    };
+    sql::insert(change, &tenant).await?;
+    change.enter(tenant.id).await?;
+    let plan = roles::plan_builtin(change, false)?;
+    tenant.default_role = plan.default_role;
+    change.record(created(&tenant))?;
+    roles::add_builtin(change, &plan).await?;
+    sql::update(change, &tenant).await?;
+    sql::find_in(change).await
+}
+
+fn created(tenant: &Tenant) -> Event {
+    Event::new("tenant.created", &tenant.key)
+        .after(tenant.record())
+        .change("display_name", &"", &tenant.display_name.as_str())
+        .change("language", &"", &tenant.language.as_str())
+        .change("external_id", &"", &tenant.external_id.as_str())
+        .change("metadata", &BTreeMap::new(), &tenant.metadata)
+}
+
+/// Makes somebody a member of the tenant of this change, and its administrator for good.
+///
+/// # Errors
+/// `NOT_FOUND` for an account that is not there; `ALREADY_EXISTS` for a member.
+pub async fn appoint(change: &mut Change, user: UserId) -> Result<()> {
+    let account = users::find(change.conn(), user).await?;
+    let account = account.ok_or_else(|| Error::not_found("user", user))?.user;
+    let profile = Profile {
+        first_name: account.first_name,
+        last_name: account.last_name,
+        ..Default::default()
+    };
+    memberships::add(change, NewMember { user, kind: MemberKind::Internal, profile }).await?;
+    let administrator = role(change, roles::ADMINISTRATOR)?;
+    let given = assignments::unchosen(change, administrator)?;
+    assignments::give(change, Holder::Subject(SubjectId::User(user)), &given).await?;
+    Ok(())
+}
+
+fn role(change: &Change, key: &str) -> Result<RoleId> {
+    let mut roles = change.facts()?.roles.values();
+    let role = roles.find(|role| role.key.as_str() == key);
+    role.map(|role| role.id).ok_or_else(|| Error::not_found("role", key))
+}
+
+/// Which tenants to list.
+#[derive(Debug, Clone, Serialize)]
+pub struct Filter {
+    pub status: Option<TenantStatus>,
+    pub key_prefix: String,
+}
+
+/// What to change; `None` leaves a field as it is.
+#[derive(Debug, Clone)]
+pub struct TenantEdit {
+    pub display_name: Option<String>,
+    pub default_role: Option<String>,
+    pub invitation_lifetime_seconds: Option<i64>,
+    pub language: Option<String>,
+    pub allowed_email_domains: Option<Vec<String>>,
+    pub external_id: Option<String>,
+    pub metadata: Option<BTreeMap<String, String>>,
+    pub etag: String,
+}
+
+/// Changes the settings of the tenant of this change.
+///
+/// # Errors
+/// `NOT_FOUND` for an unknown default role; `PERMISSION_DENIED` for one that the caller may not give;
+/// `ABORTED` for a stale etag.
+pub async fn update(change: &mut Change, edit: TenantEdit) -> Result<Tenant> {
+    let before = sql::find_in(change).await?;
+    check_etag(&edit.etag, before.version)?;
+    let mut after = before.clone();
+    after.display_name = edit.display_name.unwrap_or(after.display_name);
+    if let Some(key) = edit.default_role.filter(|key| *key != before.default_role_key) {
+        let role = role(change, &key)?;
+        require_gift(change, role)?;
+        (after.default_role, after.default_role_key) = (Some(role), key);
+    }
+    after.invitation_lifetime_seconds =
+        edit.invitation_lifetime_seconds.unwrap_or(after.invitation_lifetime_seconds);
+    after.language = edit.language.unwrap_or(after.language);
+    after.allowed_email_domains = edit.allowed_email_domains.unwrap_or(after.allowed_email_domains);
+    after.external_id = edit.external_id.unwrap_or(after.external_id);
+    after.metadata = edit.metadata.unwrap_or(after.metadata);
+    rewrite(change, "tenant.updated", before, after).await
+}
+
+/// Makes a role the one that joins without being chosen.
+///
+/// # Errors
+/// `PERMISSION_DENIED` for one that the caller may not give.
+pub async fn set_default_role(change: &mut Change, role: RoleId) -> Result<Tenant> {
+    let before = sql::find_in(change).await?;
+    if before.default_role == Some(role) {
+        return Ok(before);
+    }
+    require_gift(change, role)?;
+    let key = change.facts()?.roles.get(&role).map(|role| role.key.to_string());
+    let (default_role, default_role_key) = (Some(role), key.unwrap_or_default());
+    let after = Tenant { default_role, default_role_key, ..before.clone() };
+    rewrite(change, "tenant.updated", before, after).await
+}
+
+/// Whoever sets the default role gives it to all who will join.
+fn require_gift(change: &Change, role: RoleId) -> Result<()> {
+    let tenant = Scope { workspace: None, path: String::new(), text: String::new() };
+    change.require_gift(role, &tenant, None)
+}
+
+/// Opens a tenant whose first administrator has just joined. One that is not pending stays as it is.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn activate(change: &mut Change) -> Result<()> {
+    let before = sql::find_in(change).await?;
+    if before.status == TenantStatus::Pending {
+        let after = Tenant { status: TenantStatus::Active, ..before.clone() };
+        rewrite(change, "tenant.activated", before, after).await?;
+    }
+    Ok(())
+}
+
+/// Closes a tenant to everybody but the operators. One that is closed stays as it is.
+///
+/// # Errors
+/// `FAILED_PRECONDITION` for the installation itself.
+pub async fn suspend(change: &mut Change) -> Result<Tenant> {
+    let before = sql::find_in(change).await?;
+    if before.id == TenantId::SYSTEM {
+        let message = "tenant `system` is the installation and stays open; suspend its members \
+                       instead";
+        return Err(Error::precondition("TENANT_RESERVED", &before.key, message));
+    }
+    if before.status == TenantStatus::Suspended {
+        return Ok(before);
+    }
+    let after = Tenant { status: TenantStatus::Suspended, ..before.clone() };
+    rewrite(change, "tenant.suspended", before, after).await
+}
+
+/// Opens a suspended tenant as it was: one that nobody had joined yet goes on waiting for its first
+/// administrator.
+///
+/// # Errors
+/// `FAILED_PRECONDITION` when nobody could administer it.
+pub async fn reactivate(change: &mut Change) -> Result<Tenant> {
+    let before = sql::find_in(change).await?;
+    if before.status != TenantStatus::Suspended {
+        return Ok(before);
+    }
+    let status = match sql::was_joined(change).await? {
+        true => TenantStatus::Active,
+        false => TenantStatus::Pending,
+    };
+    let after = Tenant { status, ..before.clone() };
+    rewrite(change, "tenant.reactivated", before, after).await
+}
+
+async fn rewrite(
+    change: &mut Change,
+    verb: &'static str,
+    before: Tenant,
+    mut after: Tenant,
+) -> Result<Tenant> {
+    let event = Event::new(verb, &after.key)
+        .before(before.record())
+        .after(after.record())
+        .change("display_name", &before.display_name, &after.display_name)
+        .change("default_role", &before.default_role_key, &after.default_role_key)
+        .change(
+            "invitation_lifetime_seconds",
+            &before.invitation_lifetime_seconds,
+            &after.invitation_lifetime_seconds,
+        )
+        .change("language", &before.language, &after.language)
+        .change(
+            "allowed_email_domains",
+            &before.allowed_email_domains,
+            &after.allowed_email_domains,
+        )
+        .change("external_id", &before.external_id, &after.external_id)
+        .change("metadata", &before.metadata, &after.metadata);
+    if !event.changes_anything() {
+        return Ok(before);
+    }
+    after.version += 1;
+    after.updated_at = change.now();
+    sql::update(change, &after).await?;
+    change.record(event)?;
+    Ok(after)
+}
+
+/// Makes sure that the row of the installation is there, for changes to lock and replicas to load.
+/// Bare and without an event: [`bootstrap`] tells of it. Any number of processes may do it at once.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn insert_system(conn: &mut PgConnection) -> sqlx::Result<()> {
+    sql::insert_system(conn).await
+}
+
+/// Gives the installation the built-in roles that it has not yet. Processes that start at once take
+/// turns by its lock, and the later ones find nothing to do.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn bootstrap(app: &App) -> Result<()> {
+    let call = Call::installation();
+    let claim = Claim::installation(&call, Key::SYSTEM)?;
+    change::run(app, &call, claim, Options::default(), (), |change, ()| {
+        Box::pin(async move {
+            let plan = roles::plan_builtin(change, true)?;
+            let before = sql::find_in(change).await?;
+            if before.default_role.is_none() {
+                let tenant = Tenant { default_role: plan.default_role, ..before.clone() };
+                change.record(created(&tenant))?;
+            }
+            roles::add_builtin(change, &plan).await?;
+            if before.default_role.is_none() {
+                sql::update(change, &Tenant { default_role: plan.default_role, ..before }).await?;
+            }
+            Ok(())
+        })
+    })
+    .await
+}

@@ -1,0 +1,214 @@
+//! The table `tenants`.
+
+use std::collections::BTreeMap;
+
+use sqlx::{PgConnection, PgExecutor, PgPool, types::Json};
+use uuid::Uuid;
+
+use super::Tenant;
+use crate::{
+    access::Permit,
+    change::Change,
+    decision::{TenantStatus, Time},
+    error::{Error, OnConstraint, Result},
+    ids::{Key, RoleId, TenantId},
+};
+
+struct Row {
+    id: Uuid,
+    key: String,
+    display_name: String,
+    status: TenantStatus,
+    default_role_id: Option<Uuid>,
+    default_role_key: String,
+    invitation_lifetime_seconds: i64,
+    language: String,
+    allowed_email_domains: Vec<String>,
+    external_id: String,
+    metadata: Json<BTreeMap<String, String>>,
+    version: i64,
+    created_at: Time,
+    updated_at: Time,
+}
+
+impl TryFrom<Row> for Tenant {
+    type Error = Error;
+
+    fn try_from(row: Row) -> Result<Self> {
+        Ok(Self {
+            id: row.id.into(),
+            key: row.key.try_into().map_err(Error::internal)?,
+            display_name: row.display_name,
+            status: row.status,
+            default_role: row.default_role_id.map(Into::into),
+            default_role_key: row.default_role_key,
+            invitation_lifetime_seconds: row.invitation_lifetime_seconds,
+            language: row.language,
+            allowed_email_domains: row.allowed_email_domains,
+            external_id: row.external_id,
+            metadata: row.metadata.0,
+            version: row.version,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        })
+    }
+}
+
+/// Writes the row without its default role, which needs the tenant to be there first.
+pub async fn insert(change: &mut Change, new: &Tenant) -> Result<()> {
+    sqlx::query!(
+        "insert into tenants (id, key, display_name, status, invitation_lifetime_seconds, language,
+                              allowed_email_domains, external_id, metadata, version, created_at,
+                              updated_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+        new.id as TenantId,
+        new.key.as_str(),
+        new.display_name,
+        new.status as TenantStatus,
+        new.invitation_lifetime_seconds,
+        new.language,
+        &new.allowed_email_domains,
+        new.external_id,
+        Json(&new.metadata) as _,
+        new.version,
+        new.created_at,
+        new.updated_at
+    )
+    .execute(change.conn())
+    .await
+    .on_constraint("tenants_key_key", || Error::AlreadyExists {
+        kind: "tenant",
+        name: new.key.to_string(),
+        remedy: "choose another key; one that was used is never given again",
+    })?;
+    Ok(())
+}
+
+pub async fn insert_system(conn: &mut PgConnection) -> sqlx::Result<()> {
+    sqlx::query!(
+        "insert into tenants (id, key, display_name, status, created_at, updated_at)
+         values ($1, $2, 'Installation', 'active', statement_timestamp(), statement_timestamp())
+         on conflict do nothing",
+        TenantId::SYSTEM as TenantId,
+        Key::SYSTEM
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+pub async fn update(change: &mut Change, after: &Tenant) -> Result<()> {
+    sqlx::query!(
+        "update tenants set display_name = $2, status = $3, default_role_id = $4,
+                            invitation_lifetime_seconds = $5, language = $6,
+                            allowed_email_domains = $7, external_id = $8, metadata = $9,
+                            version = $10, updated_at = $11
+         where id = $1",
+        after.id as TenantId,
+        after.display_name,
+        after.status as TenantStatus,
+        after.default_role.map(RoleId::uuid),
+        after.invitation_lifetime_seconds,
+        after.language,
+        &after.allowed_email_domains,
+        after.external_id,
+        Json(&after.metadata) as _,
+        after.version,
+        after.updated_at
+    )
+    .execute(change.conn())
+    .await?;
+    Ok(())
+}
+
+/// The tenant of the change, as the change has made it.
+pub async fn find_in(change: &mut Change) -> Result<Tenant> {
+    let tenant = change.tenant().id;
+    find(change.conn(), tenant).await
+}
+
+pub async fn get(pool: &PgPool, permit: &Permit) -> Result<Tenant> {
+    find(pool, permit.tenant()).await
+}
+
+async fn find(db: impl PgExecutor<'_>, tenant: TenantId) -> Result<Tenant> {
+    let row = sqlx::query_as!(
+        Row,
+        r#"select t.id, t.key, t.display_name, t.status "status: TenantStatus", t.default_role_id,
+                  coalesce(r.key, '') "default_role_key!", t.invitation_lifetime_seconds, t.language,
+                  t.allowed_email_domains, t.external_id,
+                  t.metadata "metadata: Json<BTreeMap<String, String>>", t.version, t.created_at,
+                  t.updated_at
+           from tenants t
+           left join roles r on r.tenant_id = t.id and r.id = t.default_role_id
+           where t.id = $1"#,
+        tenant as TenantId
+    )
+    .fetch_one(db)
+    .await?;
+    row.try_into()
+}
+
+/// Tenants by key. Only for whoever may read them all: the permit is of the installation.
+pub async fn list(
+    pool: &PgPool,
+    permit: &Permit,
+    filter: &super::Filter,
+    after: Option<&str>,
+    limit: i64,
+) -> Result<Vec<Tenant>> {
+    if permit.tenant() != TenantId::SYSTEM {
+        return Err(Error::internal("tenants are listed by the installation only"));
+    }
+    let rows = sqlx::query_as!(
+        Row,
+        r#"select t.id, t.key, t.display_name, t.status "status: TenantStatus", t.default_role_id,
+                  coalesce(r.key, '') "default_role_key!", t.invitation_lifetime_seconds, t.language,
+                  t.allowed_email_domains, t.external_id,
+                  t.metadata "metadata: Json<BTreeMap<String, String>>", t.version, t.created_at,
+                  t.updated_at
+           from tenants t
+           left join roles r on r.tenant_id = t.id and r.id = t.default_role_id
+           where t.key > $1 and starts_with(t.key, $2) and ($3::text is null or t.status = $3)
+           order by t.key limit $4"#,
+        after.unwrap_or_default(),
+        filter.key_prefix,
+        filter.status as Option<TenantStatus>,
+        limit
+    )
+    .fetch_all(pool)
+    .await?;
+    rows.into_iter().map(TryInto::try_into).collect()
+}
+
+/// Whether anybody ever joined the tenant; memberships stay when they end.
+pub async fn was_joined(change: &mut Change) -> Result<bool> {
+    let tenant = change.tenant().id;
+    let joined = sqlx::query_scalar!(
+        r#"select exists (select from memberships where tenant_id = $1) "joined!""#,
+        tenant as TenantId
+    )
+    .fetch_one(change.conn())
+    .await?;
+    Ok(joined)
+}
+
+/// Members who hold one of these roles on the whole tenant without an end, themselves or through a
+/// group. Whether that makes them administrators, the decision engine says.
+pub async fn holders(pool: &PgPool, tenant: TenantId, roles: &[Uuid]) -> Result<Vec<Uuid>> {
+    let users = sqlx::query_scalar!(
+        r#"select a.user_id "user!" from role_assignments a
+           where a.tenant_id = $1 and a.role_id = any($2) and a.user_id is not null
+             and a.workspace_id is null and a.path = '' and a.ends_at is null
+           union
+           select g.user_id from role_assignments a
+           join group_members g on g.tenant_id = $1 and g.group_id = a.group_id
+           where a.tenant_id = $1 and a.role_id = any($2)
+             and a.workspace_id is null and a.path = '' and a.ends_at is null"#,
+        tenant as TenantId,
+        roles
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(users)
+}
