@@ -26,6 +26,7 @@ pub mod random;
 pub mod replica;
 pub mod roles;
 pub mod secret;
+pub mod service_accounts;
 pub mod sessions;
 pub mod telemetry;
 pub mod tenants;

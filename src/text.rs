@@ -1,6 +1,6 @@
 //! Texts that people type, checked: names, addresses, phones, languages, metadata.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Display, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use unicode_normalization::UnicodeNormalization;
@@ -49,6 +49,14 @@ pub fn lines(field: &str, text: &str, max: usize) -> Result<String> {
         return Err(Error::invalid(field, "no control or direction characters"));
     }
     Ok(text)
+}
+
+/// An id or a key.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` naming `field`.
+pub fn parse<T: FromStr<Err: Display>>(field: &str, text: &str) -> Result<T> {
+    text.parse().map_err(|error| Error::invalid(field, error))
 }
 
 /// Control characters, and those that reorder or hide text around them.

@@ -273,7 +273,7 @@ pub async fn shown_in(change: &mut Change, holder: Holder) -> Result<Vec<Shown>>
         let scope = sql::scope(change, &held).await?.text;
         let role = change.facts()?.roles.get(&held.role).map(|r| r.key.to_string());
         shown.push(Shown {
-            id: held.id,
+            id: Some(held.id),
             role: role.unwrap_or_default(),
             scope,
             starts: held.starts,

@@ -53,7 +53,7 @@ fn check_length(field: &str, length: usize) -> Result<()> {
 impl From<Shown> for pb::RoleAssignment {
     fn from(shown: Shown) -> Self {
         Self {
-            id: shown.id.to_string(),
+            id: shown.id.map(|id| id.to_string()).unwrap_or_default(),
             role: shown.role,
             scope: shown.scope,
             start_time: shown.starts.map(pb::timestamp),

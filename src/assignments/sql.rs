@@ -175,7 +175,8 @@ pub async fn count_of_role(change: &mut Change, role: RoleId) -> Result<i64> {
 /// An assignment as lists show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shown {
-    pub id: AssignmentId,
+    /// None: joining will make it.
+    pub id: Option<AssignmentId>,
     pub role: String,
     pub scope: String,
     pub starts: Option<Time>,
@@ -260,7 +261,7 @@ async fn read_shown(
     .await?;
     let shown = rows.into_iter().map(|row| {
         let one = Shown {
-            id: row.id.into(),
+            id: Some(row.id.into()),
             role: row.role,
             scope: scope_text(row.workspace.as_deref(), &row.path),
             starts: row.starts_at,
@@ -297,7 +298,7 @@ pub async fn shown_of_groups(
     let mut shown: HashMap<Uuid, Vec<Shown>> = HashMap::new();
     for row in rows {
         shown.entry(row.group).or_default().push(Shown {
-            id: row.id.into(),
+            id: Some(row.id.into()),
             role: row.role,
             scope: scope_text(row.workspace.as_deref(), &row.path),
             starts: row.starts_at,

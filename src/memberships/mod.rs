@@ -1,15 +1,24 @@
 //! Memberships: people in a tenant, with kind, status, profile and roles. Owns who belongs and whether
 //! they have access; the account belongs to `users`, an open invitation to `invitations`.
 
+mod list;
+mod rpc;
 mod sql;
 
 use std::collections::BTreeMap;
 
+pub use list::{Filter, Invited, Listed, Order, Person, SortKey, StatusFilter};
+pub use rpc::read_kind;
+
 use crate::{
+    assignments::{self, NewAssignment, Shown},
     change::{Change, Event},
     decision::{Member, MemberKind, MemberStatus, Record, Time},
+    edit::check_etag,
     error::{Error, Result},
-    ids::{SubjectId, UserId},
+    ids::{AssignmentId, Holder, SubjectId, UserId},
+    service_accounts,
+    text::Email,
 };
 
 /// What a tenant knows about a person.
@@ -89,6 +98,263 @@ pub async fn add(change: &mut Change, new: NewMember) -> Result<Member> {
     let event = Event::new("member.added", new.user).after(Record::Member(member));
     change.record(tell_profile(event, new.user, &Profile::default(), &new.profile))?;
     Ok(member)
+}
+
+/// What to change; `None` leaves a field as it is.
+#[derive(Debug, Clone)]
+pub struct MembershipEdit {
+    pub user: UserId,
+    pub profile: ProfileEdit,
+    pub kind: Option<MemberKind>,
+    pub external_id: Option<String>,
+    pub metadata: Option<BTreeMap<String, String>>,
+    pub etag: String,
+}
+
+#[derive(Debug, Clone)]
+pub struct ProfileEdit {
+    pub first_name: Option<String>,
+    pub last_name: Option<String>,
+    pub department: Option<String>,
+    pub job_title: Option<String>,
+    pub phone: Option<String>,
+    pub location: Option<String>,
+}
+
+impl MembershipEdit {
+    /// Whether it changes only what is the person's own to change.
+    #[must_use]
+    pub fn is_of_profile(&self) -> bool {
+        self.kind.is_none() && self.external_id.is_none() && self.metadata.is_none()
+    }
+}
+
+impl ProfileEdit {
+    fn apply(self, to: &mut Profile) {
+        for (field, edit) in [
+            (&mut to.first_name, self.first_name),
+            (&mut to.last_name, self.last_name),
+            (&mut to.department, self.department),
+            (&mut to.job_title, self.job_title),
+            (&mut to.phone, self.phone),
+            (&mut to.location, self.location),
+        ] {
+            if let Some(edit) = edit {
+                *field = edit;
+            }
+        }
+    }
+}
+
+/// # Errors
+/// `NOT_FOUND`; `ABORTED` for a stale etag; what a change of kind is refused for.
+pub async fn update(change: &mut Change, edit: MembershipEdit) -> Result<Membership> {
+    let before = lock(change, edit.user).await?;
+    check_etag(&edit.etag, before.version)?;
+    let mut after = before.clone();
+    edit.profile.apply(&mut after.profile);
+    after.kind = edit.kind.unwrap_or(after.kind);
+    after.external_id = edit.external_id.unwrap_or(after.external_id);
+    after.metadata = edit.metadata.unwrap_or(after.metadata);
+    let user = after.user;
+    let mut event =
+        tell_profile(Event::new("member.updated", user), user, &before.profile, &after.profile)
+            .personal(user, "external_id", &before.external_id, &after.external_id)
+            .personal(user, "metadata", &before.metadata, &after.metadata);
+    if after.kind != before.kind {
+        require_kind_change(change, &before, after.kind).await?;
+        event = event.before(before.record()).after(after.record());
+    }
+    if !event.changes_anything() {
+        return Ok(before);
+    }
+    after.version += 1;
+    after.updated_at = change.now();
+    sql::update(change, &after).await?;
+    change.record(event)?;
+    Ok(after)
+}
+
+async fn require_kind_change(
+    change: &mut Change,
+    before: &Membership,
+    kind: MemberKind,
+) -> Result<()> {
+    let invitation = match kind {
+        MemberKind::External => "iam.members.invite.external",
+        MemberKind::Internal | MemberKind::Service => "iam.members.invite.internal",
+    };
+    change.require(invitation, "")?;
+    change.require(removal(before.kind), "")?;
+    require_domain(change, kind, &Email::parse("email", &before.email)?)?;
+    require_outranked(change, before.user).await
+}
+
+/// Refuses an inside person whose address is outside the domains that the tenant allows.
+///
+/// # Errors
+/// `FAILED_PRECONDITION` with the reason `EMAIL_DOMAIN_NOT_ALLOWED`.
+pub fn require_domain(change: &Change, kind: MemberKind, email: &Email) -> Result<()> {
+    let allowed = &change.tenant().allowed_email_domains;
+    let fits = allowed.is_empty() || allowed.iter().any(|domain| domain == email.domain());
+    if kind != MemberKind::Internal || fits {
+        return Ok(());
+    }
+    let message = format!(
+        "internal members of tenant `{}` have addresses of `{}`, and this one is of `{}`; make \
+         them external, or let an administrator allow the domain",
+        change.tenant().key,
+        allowed.join("`, `"),
+        email.domain()
+    );
+    Err(Error::precondition("EMAIL_DOMAIN_NOT_ALLOWED", &change.tenant().key, message))
+}
+
+/// Which roles to give to whom, and which to take away.
+#[derive(Debug, Clone)]
+pub struct RolesEdit {
+    pub subject: SubjectId,
+    pub add: Vec<NewAssignment>,
+    pub remove: Vec<AssignmentId>,
+    pub etag: String,
+}
+
+/// Gives and takes roles, all or none; returns what the subject has now, and its new version.
+///
+/// # Errors
+/// As [`assignments::resolve`], [`assignments::give`] and [`assignments::remove`].
+pub async fn update_roles(change: &mut Change, edit: RolesEdit) -> Result<(Vec<Shown>, i64)> {
+    let holder = Holder::Subject(edit.subject);
+    let version = match edit.subject {
+        SubjectId::User(user) => lock(change, user).await?.version,
+        SubjectId::Service(id) => service_accounts::lock_version(change, id).await?,
+    };
+    check_etag(&edit.etag, version)?;
+    let before = assignments::shown_now(change, edit.subject).await?;
+    // By what the caller may do at the start: whoever hands over may give up what they give by.
+    let mut resolved = Vec::with_capacity(edit.add.len());
+    for new in &edit.add {
+        resolved.push(assignments::resolve(change, new).await?);
+    }
+    assignments::remove(change, holder, &edit.remove).await?;
+    for new in &resolved {
+        assignments::give(change, holder, new).await?;
+    }
+    let after = assignments::shown_now(change, edit.subject).await?;
+    if after == before {
+        return Ok((after, version));
+    }
+    match edit.subject {
+        SubjectId::User(user) => sql::set_version(change, user, version + 1).await?,
+        SubjectId::Service(id) => service_accounts::set_version(change, id, version + 1).await?,
+    }
+    Ok((after, version + 1))
+}
+
+/// Takes the access away and ends the sessions; profile and roles stay.
+///
+/// # Errors
+/// `NOT_FOUND`; `ABORTED` for a stale etag; `PERMISSION_DENIED` `MEMBER_OUTRANKS_CALLER`.
+pub async fn suspend(change: &mut Change, user: UserId, etag: &str) -> Result<Membership> {
+    let before = lock(change, user).await?;
+    check_etag(etag, before.version)?;
+    require_outranked(change, user).await?;
+    if before.status == MemberStatus::Suspended {
+        return Ok(before);
+    }
+    let status = MemberStatus::Suspended;
+    let after = Membership { status, epoch: before.epoch + 1, ..before.clone() };
+    replace(change, "member.suspended", &before, after).await
+}
+
+/// Gives a suspended member the access back; the sessions stay ended.
+///
+/// # Errors
+/// `NOT_FOUND`; `ABORTED` for a stale etag; `PERMISSION_DENIED` `ROLE_NOT_GRANTABLE`.
+pub async fn reactivate(change: &mut Change, user: UserId, etag: &str) -> Result<Membership> {
+    let before = lock(change, user).await?;
+    check_etag(etag, before.version)?;
+    if before.status == MemberStatus::Active {
+        return Ok(before);
+    }
+    let subject = SubjectId::User(user);
+    assignments::require_gifts(change, Holder::Subject(subject)).await?;
+    change.load(&[subject]).await?;
+    let groups = change.facts()?.members.get(&subject).map(|m| m.groups.clone());
+    for group in groups.unwrap_or_default() {
+        assignments::require_gifts(change, Holder::Group(group)).await?;
+    }
+    let after = Membership { status: MemberStatus::Active, ..before.clone() };
+    replace(change, "member.reactivated", &before, after).await
+}
+
+async fn replace(
+    change: &mut Change,
+    verb: &'static str,
+    before: &Membership,
+    mut after: Membership,
+) -> Result<Membership> {
+    after.version += 1;
+    after.updated_at = change.now();
+    sql::update(change, &after).await?;
+    let event = Event::new(verb, after.user).before(before.record()).after(after.record());
+    change.record(event)?;
+    Ok(after)
+}
+
+/// Ends somebody's membership with its roles, groups and sessions.
+///
+/// # Errors
+/// `NOT_FOUND`; `ABORTED` for a stale etag; `PERMISSION_DENIED` `MEMBER_OUTRANKS_CALLER`.
+pub async fn remove(change: &mut Change, user: UserId, etag: &str) -> Result<Membership> {
+    let before = lock(change, user).await?;
+    change.require(removal(before.kind), "")?;
+    check_etag(etag, before.version)?;
+    require_outranked(change, user).await?;
+    end(change, "member.removed", before).await
+}
+
+/// Ends one's own membership.
+///
+/// # Errors
+/// `NOT_FOUND`.
+pub async fn leave(change: &mut Change, user: UserId) -> Result<Membership> {
+    let before = lock(change, user).await?;
+    end(change, "member.left", before).await
+}
+
+async fn end(change: &mut Change, verb: &'static str, before: Membership) -> Result<Membership> {
+    let user = before.user;
+    assignments::remove_all(change, Holder::Subject(SubjectId::User(user))).await?;
+    let event = Event::new(verb, user).before(before.record());
+    let after = Membership {
+        status: MemberStatus::Removed,
+        epoch: before.epoch + 1,
+        // So that somebody else may have it; it is not part of what comes back.
+        external_id: String::new(),
+        version: before.version + 1,
+        updated_at: change.now(),
+        ..before
+    };
+    sql::update(change, &after).await?;
+    change.record(event)?;
+    Ok(after)
+}
+
+/// The permission that removing such a member takes.
+fn removal(kind: MemberKind) -> &'static str {
+    match kind {
+        MemberKind::External => "iam.members.remove.external",
+        MemberKind::Internal | MemberKind::Service => "iam.members.remove.internal",
+    }
+}
+
+/// Nobody acts on those above them; on oneself everybody may.
+async fn require_outranked(change: &mut Change, user: UserId) -> Result<()> {
+    if change.call().person() == Some(user) {
+        return Ok(());
+    }
+    assignments::require_outranked(change, SubjectId::User(user)).await
 }
 
 /// Ends every session that the member has in this tenant.

@@ -305,7 +305,7 @@ fn shown(facts: &Facts, considered: &Considered) -> Shown {
     let workspace = assignment.workspace.and_then(|id| tenant?.workspace_keys.get(&id));
     let group = group.and_then(|id| tenant?.groups.get(&id));
     Shown {
-        id: assignment.id,
+        id: Some(assignment.id),
         role: role_key(facts, *home, assignment.role),
         scope: scope_text(workspace.map(Key::as_str), &assignment.path),
         starts: assignment.starts,

@@ -91,7 +91,7 @@ impl From<Grounds> for pb::Grounds {
     fn from(grounds: Grounds) -> Self {
         let assignment = grounds.assignment;
         Self {
-            assignment_id: assignment.id.to_string(),
+            assignment_id: assignment.id.map(|id| id.to_string()).unwrap_or_default(),
             role: assignment.role,
             include_path: grounds.include_path,
             matched_permission: grounds.matched,

@@ -1,0 +1,401 @@
+//! The MembershipService: generated types in and out.
+
+use tonic::{Request, Response, Status};
+
+use super::{
+    Filter, Listed, Membership, MembershipEdit, Order, Person, Profile, ProfileEdit, RolesEdit,
+    SortKey, StatusFilter, sql,
+};
+use crate::{
+    access::{claim_any, permit},
+    app::Rpc,
+    assignments::{self, NewAssignment, Shown},
+    caller::Call,
+    change::{self, Change, Options},
+    decision::{MemberKind, MemberStatus},
+    edit::{Mask, etag},
+    error::{Error, Result},
+    ids::{SubjectId, UserId},
+    page::Page,
+    proto::{self as pb, membership_service_server::MembershipService},
+    replica::revision_text,
+    text,
+};
+
+/// The longest field of a profile, in characters.
+const MAX_PROFILE: usize = 100;
+
+#[tonic::async_trait]
+impl MembershipService for Rpc {
+    async fn get_membership(
+        &self,
+        request: Request<pb::GetMembershipRequest>,
+    ) -> Result<Response<pb::GetMembershipResponse>, Status> {
+        let (call, request) = Call::split(request)?;
+        let user = person(&call, &request.user_id)?;
+        let claim = call.claim_person(&request.tenant, user)?;
+        let permit = permit(&self.0, &call, &claim).await?;
+        let membership = sql::get(&self.0.pool, &permit, user).await?;
+        let mut roles = assignments::shown(&self.0.pool, &permit, &[user.uuid()]).await?;
+        let roles = roles.remove(&user.uuid()).unwrap_or_default();
+        Ok(Response::new(pb::GetMembershipResponse {
+            membership: Some(member(permit.tenant_key().as_str(), membership, roles)),
+            revision: revision_text(permit.revision()),
+        }))
+    }
+
+    async fn list_memberships(
+        &self,
+        request: Request<pb::ListMembershipsRequest>,
+    ) -> Result<Response<pb::ListMembershipsResponse>, Status> {
+        let (call, request) = Call::split(request)?;
+        let claim = call.claim(&request.tenant)?;
+        let permit = permit(&self.0, &call, &claim).await?;
+        let binding = pb::ListMembershipsRequest {
+            page_size: 0,
+            page_token: String::new(),
+            ..request.clone()
+        };
+        let binding = ("memberships", prost::Message::encode_to_vec(&binding));
+        let page =
+            Page::<SortKey>::read(&self.0.keys, &binding, request.page_size, &request.page_token)?;
+        let filter = Filter::read(&request, self.0.clock.now())?;
+        let after = page.after.as_ref();
+        let mut found = sql::list(&self.0.pool, &permit, &filter, after, page.limit()).await?;
+        let next_page_token =
+            page.finish(&self.0.keys, &mut found.rows, |row: &Listed| row.key.clone())?;
+        let tenant = permit.tenant_key().as_str();
+        Ok(Response::new(pb::ListMembershipsResponse {
+            memberships: found.rows.into_iter().map(|row| listed(tenant, row)).collect(),
+            next_page_token,
+            total_count: found.total,
+            revision: revision_text(found.revision),
+        }))
+    }
+
+    async fn update_membership(
+        &self,
+        request: Request<pb::UpdateMembershipRequest>,
+    ) -> Result<Response<pb::UpdateMembershipResponse>, Status> {
+        let (call, request) = Call::split(request)?;
+        let options = Options::of(&self.0, &call, &request)?;
+        let user = person(&call, &request.user_id)?;
+        let tenant = request.tenant.clone();
+        let edit = MembershipEdit::read(user, request)?;
+        let claim = if edit.is_of_profile() {
+            call.claim_person(&tenant, user)?
+        } else {
+            call.claim_each(&tenant, "iam.members.update", [""])?
+        };
+        let answer = change::run(&self.0, &call, claim, options, edit, |change, edit| {
+            Box::pin(async move {
+                let membership = super::update(change, edit).await?;
+                let membership = Some(as_changed(change, membership).await?);
+                Ok(pb::UpdateMembershipResponse { membership, ..Default::default() })
+            })
+        });
+        Ok(Response::new(answer.await?))
+    }
+
+    async fn update_member_roles(
+        &self,
+        request: Request<pb::UpdateMemberRolesRequest>,
+    ) -> Result<Response<pb::UpdateMemberRolesResponse>, Status> {
+        let (call, request) = Call::split(request)?;
+        let options = Options::of(&self.0, &call, &request)?;
+        let edit = RolesEdit {
+            subject: text::parse("subject", &request.subject)?,
+            add: NewAssignment::read("add", request.add)?,
+            remove: assignments::read_ids("remove", &request.remove)?,
+            etag: request.etag,
+        };
+        let tenant = &request.tenant;
+        let scopes = assignments::claimed_scopes(&self.0, tenant, &edit.add, &edit.remove).await?;
+        let claim = call.claim_each(tenant, "iam.roles.assign", scopes)?;
+        let answer = change::run(&self.0, &call, claim, options, edit, |change, edit| {
+            Box::pin(async move {
+                let (roles, version) = super::update_roles(change, edit).await?;
+                let roles = roles.into_iter().map(Into::into).collect();
+                let etag = etag(version);
+                Ok(pb::UpdateMemberRolesResponse { roles, etag, ..Default::default() })
+            })
+        });
+        Ok(Response::new(answer.await?))
+    }
+
+    async fn suspend_membership(
+        &self,
+        request: Request<pb::SuspendMembershipRequest>,
+    ) -> Result<Response<pb::SuspendMembershipResponse>, Status> {
+        let (call, request) = Call::split(request)?;
+        let options = Options::of(&self.0, &call, &request)?;
+        let user = text::parse("user_id", &request.user_id)?;
+        let claim = call.claim(&request.tenant)?;
+        let input = (user, request.etag);
+        let answer = change::run(&self.0, &call, claim, options, input, |change, (user, etag)| {
+            Box::pin(async move {
+                let membership = super::suspend(change, user, &etag).await?;
+                let membership = Some(as_changed(change, membership).await?);
+                Ok(pb::SuspendMembershipResponse { membership, ..Default::default() })
+            })
+        });
+        Ok(Response::new(answer.await?))
+    }
+
+    async fn reactivate_membership(
+        &self,
+        request: Request<pb::ReactivateMembershipRequest>,
+    ) -> Result<Response<pb::ReactivateMembershipResponse>, Status> {
+        let (call, request) = Call::split(request)?;
+        let options = Options::of(&self.0, &call, &request)?;
+        let user = text::parse("user_id", &request.user_id)?;
+        let claim = call.claim(&request.tenant)?;
+        let input = (user, request.etag);
+        let answer = change::run(&self.0, &call, claim, options, input, |change, (user, etag)| {
+            Box::pin(async move {
+                let membership = super::reactivate(change, user, &etag).await?;
+                let membership = Some(as_changed(change, membership).await?);
+                Ok(pb::ReactivateMembershipResponse { membership, ..Default::default() })
+            })
+        });
+        Ok(Response::new(answer.await?))
+    }
+
+    async fn remove_membership(
+        &self,
+        request: Request<pb::RemoveMembershipRequest>,
+    ) -> Result<Response<pb::RemoveMembershipResponse>, Status> {
+        let (call, request) = Call::split(request)?;
+        let options = Options::of(&self.0, &call, &request)?;
+        let user = text::parse("user_id", &request.user_id)?;
+        let claim = claim_any(&self.0, &call, &request.tenant).await?;
+        let input = (user, request.etag);
+        let answer = change::run(&self.0, &call, claim, options, input, |change, (user, etag)| {
+            Box::pin(async move {
+                let roles = assignments::shown_now(change, SubjectId::User(user)).await?;
+                let membership = super::remove(change, user, &etag).await?;
+                let membership = Some(member(change.tenant().key.as_str(), membership, roles));
+                Ok(pb::RemoveMembershipResponse { membership, ..Default::default() })
+            })
+        });
+        Ok(Response::new(answer.await?))
+    }
+
+    async fn leave_tenant(
+        &self,
+        request: Request<pb::LeaveTenantRequest>,
+    ) -> Result<Response<pb::LeaveTenantResponse>, Status> {
+        let (call, request) = Call::split(request)?;
+        let options = Options::of(&self.0, &call, &request)?;
+        let user = call.require_person()?;
+        let claim = call.claim_oneself(&request.tenant)?;
+        let answer = change::run(&self.0, &call, claim, options, user, |change, user| {
+            Box::pin(async move {
+                super::leave(change, user).await?;
+                Ok(pb::LeaveTenantResponse::default())
+            })
+        });
+        Ok(Response::new(answer.await?))
+    }
+}
+
+fn person(call: &Call, user_id: &str) -> Result<UserId> {
+    match user_id {
+        "" => call.require_person(),
+        user_id => text::parse("user_id", user_id),
+    }
+}
+
+async fn as_changed(change: &mut Change, membership: Membership) -> Result<pb::Membership> {
+    let roles = assignments::shown_now(change, SubjectId::User(membership.user)).await?;
+    Ok(member(change.tenant().key.as_str(), membership, roles))
+}
+
+fn listed(tenant: &str, row: Listed) -> pb::Membership {
+    match row.person {
+        Person::Member(membership) => member(tenant, *membership, row.roles),
+        Person::Invited(person) => pb::Membership {
+            tenant: tenant.to_owned(),
+            invitation_id: person.invitation.to_string(),
+            email: person.email,
+            kind: pb::MemberKind::from(person.kind).into(),
+            status: pb::MembershipStatus::Pending.into(),
+            profile: Some(person.profile.into()),
+            roles: row.roles.into_iter().map(Into::into).collect(),
+            create_time: Some(pb::timestamp(person.created_at)),
+            update_time: Some(pb::timestamp(person.updated_at)),
+            ..Default::default()
+        },
+    }
+}
+
+fn member(tenant: &str, membership: Membership, roles: Vec<Shown>) -> pb::Membership {
+    pb::Membership {
+        tenant: tenant.to_owned(),
+        user_id: membership.user.to_string(),
+        invitation_id: String::new(),
+        email: membership.email,
+        kind: pb::MemberKind::from(membership.kind).into(),
+        status: pb::MembershipStatus::from(membership.status).into(),
+        profile: Some(membership.profile.into()),
+        roles: roles.into_iter().map(Into::into).collect(),
+        last_sign_in_time: membership.last_sign_in_at.map(pb::timestamp),
+        last_activity_time: membership.last_active_at.map(pb::timestamp),
+        external_id: membership.external_id,
+        metadata: membership.metadata,
+        create_time: Some(pb::timestamp(membership.created_at)),
+        update_time: Some(pb::timestamp(membership.updated_at)),
+        etag: etag(membership.version),
+    }
+}
+
+impl MembershipEdit {
+    fn read(user: UserId, request: pb::UpdateMembershipRequest) -> Result<Self> {
+        let mask = Mask::read(
+            request.update_mask,
+            &[
+                "profile",
+                "profile.first_name",
+                "profile.last_name",
+                "profile.department",
+                "profile.job_title",
+                "profile.phone",
+                "profile.location",
+                "kind",
+                "external_id",
+                "metadata",
+            ],
+        )?;
+        let profile = Profile::read("profile", request.profile)?;
+        text::metadata("metadata", &request.metadata)?;
+        let kind = mask.pick("kind", request.kind).map(|kind| read_kind("kind", kind));
+        let external_id = mask.pick("external_id", request.external_id);
+        Ok(Self {
+            user,
+            profile: ProfileEdit {
+                first_name: mask.pick("profile.first_name", profile.first_name),
+                last_name: mask.pick("profile.last_name", profile.last_name),
+                department: mask.pick("profile.department", profile.department),
+                job_title: mask.pick("profile.job_title", profile.job_title),
+                phone: mask.pick("profile.phone", profile.phone),
+                location: mask.pick("profile.location", profile.location),
+            },
+            kind: kind.transpose()?.map(|kind| kind.unwrap_or(MemberKind::Internal)),
+            external_id: external_id
+                .map(|id| text::line("external_id", &id, text::MAX_TEXT))
+                .transpose()?,
+            metadata: mask.pick("metadata", request.metadata),
+            etag: request.etag,
+        })
+    }
+}
+
+impl Profile {
+    /// Reads a profile that a request carries in `field`; a missing one is empty.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` naming the field of the profile.
+    pub fn read(field: &str, profile: Option<pb::Profile>) -> Result<Self> {
+        let profile = profile.unwrap_or_default();
+        let line =
+            |name: &str, text: &str| text::line(&format!("{field}.{name}"), text, MAX_PROFILE);
+        Ok(Self {
+            first_name: line("first_name", &profile.first_name)?,
+            last_name: line("last_name", &profile.last_name)?,
+            department: line("department", &profile.department)?,
+            job_title: line("job_title", &profile.job_title)?,
+            phone: text::phone(&format!("{field}.phone"), &profile.phone)?,
+            location: line("location", &profile.location)?,
+        })
+    }
+}
+
+impl From<Profile> for pb::Profile {
+    fn from(profile: Profile) -> Self {
+        Self {
+            first_name: profile.first_name,
+            last_name: profile.last_name,
+            department: profile.department,
+            job_title: profile.job_title,
+            phone: profile.phone,
+            location: profile.location,
+        }
+    }
+}
+
+impl Filter {
+    fn read(request: &pb::ListMembershipsRequest, now: crate::decision::Time) -> Result<Self> {
+        use pb::MembershipOrder as Wire;
+        let status = match pb::MembershipStatus::try_from(request.status) {
+            Ok(pb::MembershipStatus::Unspecified) => None,
+            Ok(pb::MembershipStatus::Pending) => Some(StatusFilter::Pending),
+            Ok(pb::MembershipStatus::Active) => Some(StatusFilter::Member(MemberStatus::Active)),
+            Ok(pb::MembershipStatus::Suspended) => {
+                Some(StatusFilter::Member(MemberStatus::Suspended))
+            }
+            Ok(pb::MembershipStatus::Removed) | Err(_) => {
+                let wanted =
+                    "expected PENDING, ACTIVE or SUSPENDED; removed members are not listed";
+                return Err(Error::invalid("status", wanted));
+            }
+        };
+        let order = match Wire::try_from(request.order) {
+            Ok(Wire::Unspecified | Wire::Name) => Order::Name,
+            Ok(Wire::Email) => Order::Email,
+            Ok(Wire::LastSignInTime) => Order::LastSignIn,
+            Ok(Wire::CreateTime) => Order::Created,
+            Err(_) => {
+                let wanted = "expected NAME, EMAIL, LAST_SIGN_IN_TIME or CREATE_TIME";
+                return Err(Error::invalid("order", wanted));
+            }
+        };
+        let word = |field: &str, text: &str| {
+            let line = text::line(field, text, text::MAX_TEXT);
+            line.map(|text| (!text.is_empty()).then_some(text))
+        };
+        Ok(Self {
+            status,
+            kind: read_kind("kind", request.kind)?,
+            role: word("role", &request.role)?,
+            workspace: word("workspace", &request.workspace)?,
+            department: word("department", &request.department)?,
+            query: word("query", &request.query)?,
+            order,
+            descending: request.descending,
+            now,
+        })
+    }
+}
+
+/// Reads whether a person is inside or outside; `None` when the request leaves it open.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` naming `field`.
+pub fn read_kind(field: &str, kind: i32) -> Result<Option<MemberKind>> {
+    match pb::MemberKind::try_from(kind) {
+        Ok(pb::MemberKind::Unspecified) => Ok(None),
+        Ok(pb::MemberKind::Internal) => Ok(Some(MemberKind::Internal)),
+        Ok(pb::MemberKind::External) => Ok(Some(MemberKind::External)),
+        Err(_) => Err(Error::invalid(field, "expected INTERNAL or EXTERNAL")),
+    }
+}
+
+impl From<MemberKind> for pb::MemberKind {
+    fn from(kind: MemberKind) -> Self {
+        match kind {
+            MemberKind::Internal => Self::Internal,
+            MemberKind::External => Self::External,
+            MemberKind::Service => Self::Unspecified,
+        }
+    }
+}
+
+impl From<MemberStatus> for pb::MembershipStatus {
+    fn from(status: MemberStatus) -> Self {
+        match status {
+            MemberStatus::Active => Self::Active,
+            MemberStatus::Suspended => Self::Suspended,
+            MemberStatus::Removed => Self::Removed,
+        }
+    }
+}
