@@ -453,6 +453,14 @@ impl TenantRow {
         }
     }
 
+    /// The tenant as it is stored, for a read.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn get(pool: &sqlx::PgPool, permit: &crate::access::Permit) -> Result<Self> {
+        Self::read(&mut *pool.acquire().await?, permit.tenant()).await
+    }
+
     async fn read(conn: &mut PgConnection, id: TenantId) -> Result<Self> {
         let row = sqlx::query_as!(
             RawTenant,

@@ -3,6 +3,7 @@
 pub mod access;
 pub mod app;
 pub mod assignments;
+pub mod attempts;
 pub mod caller;
 pub mod change;
 pub mod clock;
@@ -15,7 +16,9 @@ pub mod error;
 pub mod groups;
 pub mod ids;
 pub mod invitations;
+pub mod joining;
 pub mod mail;
+pub mod mails;
 pub mod memberships;
 pub mod outbox;
 pub mod page;

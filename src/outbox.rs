@@ -282,81 +282,14 @@ pub async fn list(
     Ok(rows)
 }
 
-/// Notes a test letter before it is sent, as one that did not get through, and returns how many the
-/// tenant sent since a time, this one included.
+/// Sends a test letter at once, past the outbox.
 ///
 /// # Errors
-/// When the database does not answer.
-pub async fn insert_test(
-    app: &App,
-    permit: &Permit,
-    test: &NewMail,
-    since: Time,
-) -> Result<(MailId, i64)> {
+/// When the letter cannot be written down; what the server says is in the talk.
+pub async fn send_test(app: &App, test: &NewMail) -> Result<Talk> {
     let now = app.clock.now();
-    let id: MailId = random::id(now)?;
-    sqlx::query!(
-        "insert into mails (tenant_id, id, template, language, recipient, content, status, attempts,
-                            last_error, due_at, created_at)
-         values ($1, $2, 'test', $3, $4, $5, 'failed', 1, 'the test did not end', $6, $6)",
-        permit.tenant() as TenantId,
-        id as MailId,
-        test.language,
-        test.to.as_str(),
-        Json(&test.content) as _,
-        now
-    )
-    .execute(&app.pool)
-    .await?;
-    // Counted after it is there, so that of tests that come together none is overlooked.
-    let count = sqlx::query_scalar!(
-        r#"select count(*) "count!" from mails
-           where tenant_id = $1 and template = 'test' and created_at > $2"#,
-        permit.tenant() as TenantId,
-        since
-    )
-    .fetch_one(&app.pool)
-    .await?;
-    Ok((id, count))
-}
-
-/// Sends a test letter at once and notes what became of it.
-///
-/// # Errors
-/// When the letter cannot be written down or the database does not answer.
-pub async fn send_test(app: &App, permit: &Permit, id: MailId, test: &NewMail) -> Result<Talk> {
-    let now = app.clock.now();
-    let letter = render::letter(id, test, None, now)?;
-    let talk = app.mail.send(&letter).await?;
-    let status = if talk.ok() { Delivery::Sent } else { Delivery::Failed };
-    let told = if talk.ok() { "" } else { talk.last_reply() };
-    sqlx::query!(
-        "update mails set status = $3, last_error = $4, sent_at = $5
-         where tenant_id = $1 and id = $2",
-        permit.tenant() as TenantId,
-        id as MailId,
-        status as Delivery,
-        told,
-        talk.ok().then_some(now)
-    )
-    .execute(&app.pool)
-    .await?;
-    Ok(talk)
-}
-
-/// Forgets a test letter that is not going to be sent.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn delete_test(pool: &PgPool, permit: &Permit, id: MailId) -> Result<()> {
-    sqlx::query!(
-        "delete from mails where tenant_id = $1 and id = $2 and template = 'test'",
-        permit.tenant() as TenantId,
-        id as MailId
-    )
-    .execute(pool)
-    .await?;
-    Ok(())
+    let letter = render::letter(random::id(now)?, test, None, now)?;
+    app.mail.send(&letter).await
 }
 
 #[cfg(test)]

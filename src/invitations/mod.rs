@@ -1,18 +1,26 @@
 //! Invitations: how people join a tenant. Owns who is invited, as what and until when; the link that
-//! proves an invitation is derived from the installation's key and only ever travels by mail.
+//! proves an invitation is derived from the installation's key and only ever travels by mail. What
+//! accepting one does is in `joining`.
 
 mod letter;
+mod rpc;
 mod sql;
 
 use chrono::TimeDelta;
+use sqlx::PgPool;
+
+pub use rpc::read_status;
+pub use sql::{Filter, list, shown_now};
 
 use crate::{
     assignments::{self, NewAssignment, Resolved},
     change::{Change, Event},
-    decision::{InvitationStatus, InvitedRole, MemberKind, MemberStatus, Record, Time, scope_text},
+    decision::{
+        InvitationStatus, InvitedRole, MemberKind, MemberStatus, Record, Role, Time, scope_text,
+    },
     edit::check_etag,
     error::{Error, Result},
-    ids::{InvitationId, UserId},
+    ids::{InvitationId, TenantId, UserId},
     memberships::{self, Profile},
     outbox::Delivery,
     text::Email,
@@ -116,7 +124,7 @@ pub async fn create(change: &mut Change, new: NewInvitation) -> Result<Invitatio
     if let ([], Some(default)) = (roles.as_slice(), change.tenant().default_role) {
         roles.push(assignments::unchosen(change, default)?);
     }
-    check_domain(change, new.kind, &new.email)?;
+    memberships::require_domain(change, new.kind, &new.email)?;
     check_stranger(change, &new.email).await?;
     insert(change, new, &roles).await
 }
@@ -205,7 +213,7 @@ pub async fn resend(change: &mut Change, id: InvitationId, etag: &str) -> Result
         return Err(ended(&before));
     }
     require_gifts(change, &before).await?;
-    check_domain(change, before.kind, &before.email)?;
+    memberships::require_domain(change, before.kind, &before.email)?;
     match before.status {
         // Somebody may have invited the person anew since.
         InvitationStatus::Expired => check_stranger(change, &before.email).await?,
@@ -249,7 +257,8 @@ async fn lock_for_caller(change: &mut Change, id: InvitationId) -> Result<Invita
 }
 
 /// What inviting somebody of this kind takes.
-fn permission(kind: MemberKind) -> &'static str {
+#[must_use]
+pub fn permission(kind: MemberKind) -> &'static str {
     match kind {
         MemberKind::External => "iam.members.invite.external",
         MemberKind::Internal | MemberKind::Service => "iam.members.invite.internal",
@@ -258,24 +267,85 @@ fn permission(kind: MemberKind) -> &'static str {
 
 /// Refuses unless the caller may give every role of the invitation that is not the default one.
 async fn require_gifts(change: &mut Change, invitation: &Invitation) -> Result<()> {
-    let keys = sql::workspace_keys(change, invitation).await?;
-    for role in &invitation.roles {
-        let key = role.workspace.map(|workspace| keys.get(&workspace.uuid()));
-        let default = Some(role.role) == change.tenant().default_role && is_on_tenant(role);
-        // In a workspace that is gone, there is nothing to give.
-        if default || key == Some(None) {
-            continue;
+    let default = change.tenant().default_role;
+    for promise in promises(change, invitation).await? {
+        if let Promise::Kept(Resolved { role, scope, ends, .. }) = promise
+            && !(Some(role.id) == default && scope.text.is_empty())
+        {
+            change.require("iam.roles.assign", &scope.text)?;
+            change.require_gift(role.id, &scope, ends)?;
         }
-        let text = scope_text(key.flatten().map(String::as_str), &role.path);
-        let scope = change.scope("roles", &text).await?;
-        change.require("iam.roles.assign", &scope.text)?;
-        change.require_gift(role.role, &scope, role.ends)?;
     }
     Ok(())
 }
 
-fn is_on_tenant(role: &InvitedRole) -> bool {
-    role.workspace.is_none() && role.path.is_empty()
+/// A role of an invitation, as it can be given now.
+#[derive(Debug, Clone)]
+pub enum Promise {
+    Kept(Resolved),
+    /// The role, the workspace or the time is gone; which role that was.
+    Void(String),
+}
+
+/// What the roles of an invitation come to now.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn promises(change: &mut Change, invitation: &Invitation) -> Result<Vec<Promise>> {
+    let keys = sql::workspace_keys(change, invitation).await?;
+    let mut promises = Vec::with_capacity(invitation.roles.len());
+    for InvitedRole { role, workspace, path, starts, ends } in &invitation.roles {
+        let Some(role) = change.facts()?.roles.get(role).map(|role| Role::clone(role)) else {
+            promises.push(Promise::Void(role.to_string()));
+            continue;
+        };
+        let key = workspace.map(|workspace| keys.get(&workspace.uuid()));
+        if key == Some(None) || ends.is_some_and(|ends| ends <= change.now()) {
+            promises.push(Promise::Void(role.key.to_string()));
+            continue;
+        }
+        let text = scope_text(key.flatten().map(String::as_str), path);
+        let scope = change.scope("scope", &text).await?;
+        promises.push(Promise::Kept(Resolved { role, scope, starts: *starts, ends: *ends }));
+    }
+    Ok(promises)
+}
+
+/// An invitation by the id that its link names. It says nothing of whether the link is good.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn find(pool: &PgPool, tenant: TenantId, id: InvitationId) -> Result<Option<Invitation>> {
+    sql::find(pool, tenant, id).await
+}
+
+/// The invitation, until the change ends.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn lock(change: &mut Change, id: InvitationId) -> Result<Option<Invitation>> {
+    sql::lock(change, id).await
+}
+
+/// Uses an invitation up; `skipped` are the roles that could not be given any more.
+///
+/// # Errors
+/// `ABORTED` when it is not as it was read.
+pub async fn accept(
+    change: &mut Change,
+    before: &Invitation,
+    user: UserId,
+    skipped: &[String],
+) -> Result<()> {
+    let mut after = before.next(InvitationStatus::Accepted);
+    after.accepted_by = Some(user);
+    sql::update(change, before, &after).await?;
+    let event = Event::new("invitation.accepted", before.id)
+        .before(before.record())
+        .after(after.record())
+        .change("skipped_roles", &[].as_slice(), &skipped)
+        .change("accepted_by", &None, &Some(user));
+    change.record(event)
 }
 
 /// Refuses a role that is given twice, or excluded by another one, on the same scope.
@@ -291,22 +361,6 @@ fn check_beside(change: &Change, given: &[Resolved], next: &Resolved, field: &st
     let place = if next.scope.text.is_empty() { place.as_str() } else { &next.scope.text };
     let wanted = format!("role `{key}` is given on `{place}` already; choose one of the two");
     Err(Error::invalid(field, wanted))
-}
-
-fn check_domain(change: &Change, kind: MemberKind, email: &Email) -> Result<()> {
-    let allowed = &change.tenant().allowed_email_domains;
-    if kind != MemberKind::Internal || allowed.is_empty() {
-        return Ok(());
-    }
-    if allowed.iter().any(|domain| domain == email.domain()) {
-        return Ok(());
-    }
-    let domain = email.domain();
-    let message = format!(
-        "addresses of `{domain}` may not be internal here; invite the person as external, or allow \
-         the domain in the tenant's settings"
-    );
-    Err(Error::precondition("EMAIL_DOMAIN_NOT_ALLOWED", domain, message))
 }
 
 /// Refuses somebody who is a member or has an open invitation. One that is past its time makes room.

@@ -236,28 +236,23 @@ pub async fn name_of(change: &mut Change, user: UserId) -> Result<String> {
     Ok(name.unwrap_or_default())
 }
 
-/// What a link leads to, before anything is proved.
-pub struct Linked {
-    pub email: String,
-    pub status: InvitationStatus,
-    pub generation: i32,
-    pub expires_at: Time,
-    pub accepted_by: Option<UserId>,
-}
-
-pub async fn linked(pool: &PgPool, tenant: TenantId, id: InvitationId) -> Result<Option<Linked>> {
+pub async fn find(pool: &PgPool, tenant: TenantId, id: InvitationId) -> Result<Option<Invitation>> {
     let row = sqlx::query_as!(
-        Linked,
-        r#"select email, status "status: InvitationStatus", generation, expires_at,
-                  accepted_by "accepted_by: UserId"
+        Row,
+        r#"select id, email, kind "kind: MemberKind", first_name, last_name, department, job_title,
+                  phone, location, message, language, status "status: InvitationStatus", generation,
+                  expires_at, invited_by, accepted_by, version, created_at
            from invitations where tenant_id = $1 and id = $2"#,
         tenant as TenantId,
         id as InvitationId
-    );
-    Ok(row.fetch_optional(pool).await?)
+    )
+    .fetch_optional(pool)
+    .await?;
+    row.map(|row| row.with(Vec::new())).transpose()
 }
 
-/// Which invitations a list shows, with their state judged at a time.
+/// Which invitations a list shows, with their status judged at a time.
+#[derive(Debug, Clone)]
 pub struct Filter {
     pub id: Option<InvitationId>,
     pub status: Option<InvitationStatus>,
@@ -267,6 +262,9 @@ pub struct Filter {
 }
 
 /// The invitations of a tenant, newest first, with roles and mail.
+///
+/// # Errors
+/// When the database does not answer.
 pub async fn list(pool: &PgPool, permit: &Permit, filter: &Filter) -> Result<Vec<ShownInvitation>> {
     let tenant = permit.tenant();
     let mut shown = rows(pool, tenant, filter).await?;
@@ -276,6 +274,9 @@ pub async fn list(pool: &PgPool, permit: &Permit, filter: &Filter) -> Result<Vec
 }
 
 /// One invitation as this change has left it.
+///
+/// # Errors
+/// `NOT_FOUND`.
 pub async fn shown_now(change: &mut Change, id: InvitationId) -> Result<ShownInvitation> {
     let (tenant, now) = (change.tenant().id, change.now());
     let filter = Filter { id: Some(id), status: None, before: None, now, limit: 1 };

@@ -8,7 +8,7 @@ mod sql;
 use std::collections::BTreeMap;
 
 pub use list::{Filter, Invited, Listed, Order, Person, SortKey, StatusFilter};
-pub use rpc::read_kind;
+pub use rpc::{answer_now, read_kind};
 
 use crate::{
     assignments::{self, NewAssignment, Shown},

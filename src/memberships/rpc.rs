@@ -206,6 +206,15 @@ fn person(call: &Call, user_id: &str) -> Result<UserId> {
     }
 }
 
+/// The membership of an active or suspended member, as answers carry it and this change has left it.
+///
+/// # Errors
+/// `NOT_FOUND`.
+pub async fn answer_now(change: &mut Change, user: UserId) -> Result<pb::Membership> {
+    let membership = super::lock(change, user).await?;
+    as_changed(change, membership).await
+}
+
 async fn as_changed(change: &mut Change, membership: Membership) -> Result<pb::Membership> {
     let roles = assignments::shown_now(change, SubjectId::User(membership.user)).await?;
     Ok(member(change.tenant().key.as_str(), membership, roles))

@@ -1,0 +1,311 @@
+//! Joining: accepting an invitation. Proves who comes with a link, and makes of the invitation an
+//! account where there is none, a membership, and the roles that were promised.
+//!
+//! A refusal leaves the invitation as it was.
+
+mod rpc;
+
+use chrono::TimeDelta;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::{
+    app::App,
+    assignments,
+    attempts::{self, Limit},
+    caller::Call,
+    change::Change,
+    decision::{Credential, InvitationStatus, MemberKind, Permission, TenantStatus, Time},
+    error::{Error, Result},
+    ids::{Holder, InvitationId, Key, SubjectId, TenantId, UserId},
+    invitations::{self, Invitation, Promise},
+    memberships::{self, NewMember, Profile},
+    passwords::Passwords,
+    tenants,
+    users::{self, Credentials, NewUser},
+};
+
+/// Passwords that may be tried with one link.
+const GUESSES: Limit = Limit { what: "accept", most: 10, period: TimeDelta::hours(1) };
+
+/// A genuine link; whether it is still good is judged when it is used.
+#[derive(Debug, Clone)]
+pub struct Link {
+    tenant: TenantId,
+    key: Key,
+    invitation: InvitationId,
+    generation: i32,
+}
+
+/// How whoever comes with a link says who they are.
+pub enum Means {
+    /// By the session they call with, if any.
+    Session,
+    New {
+        password: SecretString,
+        /// Empty: that of the invitation.
+        first_name: String,
+        last_name: String,
+    },
+    Password(SecretString),
+}
+
+/// What was found out before the change, where passwords can take their time.
+#[derive(Clone)]
+pub enum Proof {
+    Nothing,
+    Session(UserId),
+    /// The password of the account that had this hash.
+    Password(UserId, SecretString),
+    New {
+        password_hash: SecretString,
+        first_name: String,
+        last_name: String,
+    },
+}
+
+/// Reads the token of a link.
+///
+/// # Errors
+/// `NOT_FOUND` for one that was not made here.
+pub fn open(app: &App, token: &str) -> Result<Link> {
+    let (tenant, invitation, generation) = app.keys.open_invitation(token).ok_or_else(unknown)?;
+    let key = app.replica.facts().directory.tenant_keys.get(&tenant).cloned();
+    Ok(Link { tenant, key: key.ok_or_else(unknown)?, invitation, generation })
+}
+
+/// Hashes or verifies the password, if the link is still good for something.
+///
+/// # Errors
+/// `UNAUTHENTICATED` for a wrong password; `RESOURCE_EXHAUSTED` after too many; what [`accept`] refuses,
+/// as far as it can be known before.
+pub async fn prove(app: &App, call: &Call, link: &Link, means: Means) -> Result<Proof> {
+    let found = invitations::find(&app.pool, link.tenant, link.invitation).await?;
+    let invitation = check(found, link.generation, app.clock.now())?;
+    let account = find_account(&app.pool, &invitation).await?;
+    let accepted = invitation.status == InvitationStatus::Accepted;
+    match (means, account) {
+        (Means::Session, _) => Ok(signed_in(call).map_or(Proof::Nothing, Proof::Session)),
+        // Said again after it was accepted, a new password is the account's.
+        (Means::New { password, .. }, Some(account)) if accepted => {
+            verify(app, link, password, account).await
+        }
+        (Means::Password(password), Some(account)) => verify(app, link, password, account).await,
+        (Means::Password(_), None) => Err(account_needed()),
+        (Means::New { .. }, Some(_)) => Err(account_exists()),
+        (Means::New { password, first_name, last_name }, None) => {
+            Passwords::check("new_account.password", &password)?;
+            let password_hash = app.passwords.hash(password).await?.into();
+            Ok(Proof::New { password_hash, first_name, last_name })
+        }
+    }
+}
+
+async fn verify(
+    app: &App,
+    link: &Link,
+    password: SecretString,
+    account: Credentials,
+) -> Result<Proof> {
+    let who = link.invitation.to_string();
+    attempts::count(app, GUESSES, &who).await?;
+    let hash = account.password_hash.as_ref().map(ExposeSecret::expose_secret);
+    let right = app.passwords.verify(password, hash).await?;
+    match account.password_hash.filter(|_| right) {
+        Some(hash) => {
+            attempts::forget(app, GUESSES, &who).await?;
+            Ok(Proof::Password(account.user.id, hash))
+        }
+        None => Err(password_wrong()),
+    }
+}
+
+/// The account of the invited address, or the one that accepted.
+async fn find_account(
+    db: impl sqlx::PgExecutor<'_>,
+    invitation: &Invitation,
+) -> Result<Option<Credentials>> {
+    match invitation.accepted_by {
+        Some(user) => users::find(db, user).await,
+        None => users::find_by_email(db, &invitation.email).await,
+    }
+}
+
+/// The invitation, if the link leads to it and it can be, or was, accepted.
+fn check(found: Option<Invitation>, generation: i32, now: Time) -> Result<Invitation> {
+    let invitation = found.filter(|i| i.generation == generation).ok_or_else(unknown)?;
+    match invitation.status {
+        InvitationStatus::Cancelled => Err(unknown()),
+        InvitationStatus::Pending if invitation.expires_at > now => Ok(invitation),
+        InvitationStatus::Pending | InvitationStatus::Expired => Err(Error::precondition(
+            "INVITATION_EXPIRED",
+            invitation.id,
+            "the invitation has expired; ask whoever invited you to send it again",
+        )),
+        InvitationStatus::Accepted => Ok(invitation),
+    }
+}
+
+/// Makes whoever proved to be the invited person a member with the promised roles, and returns who.
+///
+/// # Errors
+/// `NOT_FOUND`, `FAILED_PRECONDITION`, `PERMISSION_DENIED` and `UNAUTHENTICATED` as `AcceptInvitation`
+/// documents them.
+pub async fn accept(change: &mut Change, link: &Link, proof: Proof) -> Result<UserId> {
+    let found = invitations::lock(change, link.invitation).await?;
+    let invitation = check(found, link.generation, change.now())?;
+    let account = find_account(change.conn(), &invitation).await?;
+    let caller = signed_in(change.call());
+    if caller.is_some() && caller != account.as_ref().map(|account| account.user.id) {
+        return Err(Error::Denied {
+            reason: "SIGNED_IN_AS_ANOTHER",
+            message: "you are signed in with another account than the invited one; sign out, and \
+                      open the link again"
+                .to_owned(),
+        });
+    }
+    if invitation.status == InvitationStatus::Accepted {
+        return accepted_before(change, account, &proof).await;
+    }
+    if change.tenant().status == TenantStatus::Suspended {
+        let message = "the tenant is suspended; open the link again when it is not";
+        return Err(Error::precondition("TENANT_SUSPENDED", &change.tenant().key, message));
+    }
+    let profile = profile(&invitation.profile, &proof, account.as_ref());
+    let user = match (account, proof) {
+        (Some(account), proof) => proved(change, &account, &proof).await?,
+        (None, Proof::New { password_hash, .. }) => {
+            let new = NewUser {
+                email: invitation.email.clone(),
+                first_name: profile.first_name.clone(),
+                last_name: profile.last_name.clone(),
+                language: invitation.language.clone(),
+                password_hash: Some(password_hash),
+            };
+            users::create(change, new).await?.id
+        }
+        (None, _) => return Err(account_needed()),
+    };
+    change.identify(user);
+    join(change, &invitation, user, profile).await?;
+    Ok(user)
+}
+
+async fn accepted_before(
+    change: &mut Change,
+    account: Option<Credentials>,
+    proof: &Proof,
+) -> Result<UserId> {
+    let proved = match &account {
+        Some(account) => proved(change, account, proof).await.ok(),
+        None => None,
+    };
+    proved.ok_or_else(|| {
+        let message = "the invitation was accepted before; sign in to the tenant";
+        Error::precondition("INVITATION_ACCEPTED", "link", message)
+    })
+}
+
+/// Who has the account, if the proof is of this one and it is open.
+async fn proved(change: &mut Change, account: &Credentials, proof: &Proof) -> Result<UserId> {
+    let id = account.user.id;
+    let still = match proof {
+        Proof::Session(user) if *user == id => true,
+        // It may have been changed while the old one was verified.
+        Proof::Password(user, hash) if *user == id => {
+            users::confirm(change.conn(), id, hash).await?
+        }
+        Proof::Session(_) | Proof::Password(..) | Proof::New { .. } | Proof::Nothing => {
+            return Err(account_exists());
+        }
+    };
+    match (account.user.disabled, still) {
+        (false, true) => Ok(id),
+        (false, false) => Err(password_wrong()),
+        (true, _) => Err(Error::Unauthenticated {
+            reason: "ACCOUNT_DISABLED",
+            message: "the account is disabled; ask an operator",
+        }),
+    }
+}
+
+/// What the tenant will know about the person: their own names before the inviter's.
+fn profile(invited: &Profile, proof: &Proof, account: Option<&Credentials>) -> Profile {
+    let mut profile = invited.clone();
+    if let Proof::New { first_name, last_name, .. } = proof {
+        for (known, own) in
+            [(&mut profile.first_name, first_name), (&mut profile.last_name, last_name)]
+        {
+            if !own.is_empty() {
+                known.clone_from(own);
+            }
+        }
+    }
+    if let Some(account) = account
+        && profile.first_name.is_empty()
+        && profile.last_name.is_empty()
+    {
+        profile.first_name.clone_from(&account.user.first_name);
+        profile.last_name.clone_from(&account.user.last_name);
+    }
+    profile
+}
+
+async fn join(
+    change: &mut Change,
+    invitation: &Invitation,
+    user: UserId,
+    profile: Profile,
+) -> Result<()> {
+    memberships::add(change, NewMember { user, kind: invitation.kind, profile }).await?;
+    let holder = Holder::Subject(SubjectId::User(user));
+    let mut skipped = Vec::new();
+    let mut administers = false;
+    for promise in invitations::promises(change, invitation).await? {
+        match promise {
+            Promise::Kept(role) => {
+                let facts = change.facts()?;
+                let compiled = facts.compiled.get(&role.role.id);
+                administers |= role.scope.text.is_empty()
+                    && role.ends.is_none()
+                    && compiled.is_some_and(|c| c.permissions.matches(Permission::ADMINISTER));
+                assignments::give(change, holder, &role).await?;
+            }
+            Promise::Void(what) => skipped.push(what),
+        }
+    }
+    invitations::accept(change, invitation, user, &skipped).await?;
+    if administers && invitation.kind == MemberKind::Internal {
+        tenants::activate(change).await?;
+    }
+    Ok(())
+}
+
+/// The person whose own session calls. Somebody who acts for a person proves nothing about them.
+fn signed_in(call: &Call) -> Option<UserId> {
+    let authority = call.authority()?;
+    match &authority.credential {
+        Credential::Session(claims) if authority.on_behalf_of.is_none() => Some(claims.user),
+        Credential::Session(_) | Credential::ApiKey(_) => None,
+    }
+}
+
+fn unknown() -> Error {
+    Error::not_found("invitation", "link")
+}
+
+fn account_exists() -> Error {
+    let message = "there is an account for the invited address; give its password, or sign in";
+    Error::precondition("ACCOUNT_EXISTS", "account", message)
+}
+
+fn account_needed() -> Error {
+    let message = "there is no account for the invited address; choose a password for a new one";
+    Error::precondition("ACCOUNT_NEEDED", "account", message)
+}
+
+const fn password_wrong() -> Error {
+    Error::Unauthenticated {
+        reason: "PASSWORD_WRONG",
+        message: "the password is not that of the invited account; try again",
+    }
+}

@@ -1,0 +1,177 @@
+//! The InvitationService: generated types in and out.
+
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use super::{Link, Means, Proof};
+use crate::{
+    access::{claim_any, permit},
+    app::Rpc,
+    caller::Call,
+    change::{self, Change, Options},
+    error::{Error, Result},
+    ids::InvitationId,
+    invitations::{self, Filter, NewInvitation},
+    page::Page,
+    proto::{
+        self as pb, accept_invitation_request::Account,
+        invitation_service_server::InvitationService,
+    },
+    replica::revision_text,
+    text,
+};
+
+/// The longest first or last name, in characters.
+const MAX_NAME: usize = 100;
+
+#[tonic::async_trait]
+impl InvitationService for Rpc {
+    async fn create_invitation(
+        &self,
+        request: Request<pb::CreateInvitationRequest>,
+    ) -> Result<Response<pb::CreateInvitationResponse>, Status> {
+        let (call, request) = Call::split(request)?;
+        let options = Options::of(&self.0, &call, &request)?;
+        let tenant = request.tenant.clone();
+        let new = NewInvitation::try_from(request)?;
+        let claim = call.claim_each(&tenant, invitations::permission(new.kind), [""])?;
+        let answer = change::run(&self.0, &call, claim, options, new, |change, new| {
+            Box::pin(async move {
+                let id = invitations::create(change, new).await?;
+                let invitation = Some(shown(change, id).await?);
+                Ok(pb::CreateInvitationResponse { invitation, ..Default::default() })
+            })
+        });
+        Ok(Response::new(answer.await?))
+    }
+
+    async fn get_invitation(
+        &self,
+        request: Request<pb::GetInvitationRequest>,
+    ) -> Result<Response<pb::GetInvitationResponse>, Status> {
+        let (call, request) = Call::split(request)?;
+        let claim = call.claim(&request.tenant)?;
+        let permit = permit(&self.0, &call, &claim).await?;
+        let id = id(&request.invitation_id)?;
+        let now = self.0.clock.now();
+        let filter = Filter { id: Some(id), status: None, before: None, now, limit: 1 };
+        let found = invitations::list(&self.0.pool, &permit, &filter).await?.pop();
+        let invitation = found.ok_or_else(|| Error::not_found("invitation", id))?;
+        Ok(Response::new(pb::GetInvitationResponse {
+            invitation: Some(invitation.into()),
+            revision: revision_text(permit.revision()),
+        }))
+    }
+
+    async fn list_invitations(
+        &self,
+        request: Request<pb::ListInvitationsRequest>,
+    ) -> Result<Response<pb::ListInvitationsResponse>, Status> {
+        let (call, request) = Call::split(request)?;
+        let claim = call.claim(&request.tenant)?;
+        let permit = permit(&self.0, &call, &claim).await?;
+        let status = invitations::read_status("status", request.status)?;
+        let binding = ("invitations", &request.tenant, request.status);
+        let page =
+            Page::<Uuid>::read(&self.0.keys, &binding, request.page_size, &request.page_token)?;
+        let (now, limit) = (self.0.clock.now(), page.limit());
+        let filter = Filter { id: None, status, before: page.after, now, limit };
+        let mut rows = invitations::list(&self.0.pool, &permit, &filter).await?;
+        let next_page_token = page.finish(&self.0.keys, &mut rows, |row| row.id.uuid())?;
+        Ok(Response::new(pb::ListInvitationsResponse {
+            invitations: rows.into_iter().map(Into::into).collect(),
+            next_page_token,
+            revision: revision_text(permit.revision()),
+        }))
+    }
+
+    async fn resend_invitation(
+        &self,
+        request: Request<pb::ResendInvitationRequest>,
+    ) -> Result<Response<pb::ResendInvitationResponse>, Status> {
+        let (call, request) = Call::split(request)?;
+        let options = Options::of(&self.0, &call, &request)?;
+        let claim = claim_any(&self.0, &call, &request.tenant).await?;
+        let input = (id(&request.invitation_id)?, request.etag);
+        let answer = change::run(&self.0, &call, claim, options, input, |change, (id, etag)| {
+            Box::pin(async move {
+                invitations::resend(change, id, &etag).await?;
+                let invitation = Some(shown(change, id).await?);
+                Ok(pb::ResendInvitationResponse { invitation, ..Default::default() })
+            })
+        });
+        Ok(Response::new(answer.await?))
+    }
+
+    async fn cancel_invitation(
+        &self,
+        request: Request<pb::CancelInvitationRequest>,
+    ) -> Result<Response<pb::CancelInvitationResponse>, Status> {
+        let (call, request) = Call::split(request)?;
+        let options = Options::of(&self.0, &call, &request)?;
+        let claim = claim_any(&self.0, &call, &request.tenant).await?;
+        let input = (id(&request.invitation_id)?, request.etag);
+        let answer = change::run(&self.0, &call, claim, options, input, |change, (id, etag)| {
+            Box::pin(async move {
+                invitations::cancel(change, id, &etag).await?;
+                let invitation = Some(shown(change, id).await?);
+                Ok(pb::CancelInvitationResponse { invitation, ..Default::default() })
+            })
+        });
+        Ok(Response::new(answer.await?))
+    }
+
+    async fn accept_invitation(
+        &self,
+        request: Request<pb::AcceptInvitationRequest>,
+    ) -> Result<Response<pb::AcceptInvitationResponse>, Status> {
+        let (call, request) = Call::split(request)?;
+        let link = super::open(&self.0, &request.token)?;
+        let means = Means::try_from(request.account)?;
+        let proof = super::prove(&self.0, &call, &link, means).await?;
+        let claim = call.claim_link(link.key.as_str())?;
+        let (options, input) = (Options::default(), (link, proof));
+        let answer = change::run(&self.0, &call, claim, options, input, |change, input| {
+            Box::pin(join(change, input))
+        });
+        Ok(Response::new(answer.await?))
+    }
+}
+
+async fn join(
+    change: &mut Change,
+    (link, proof): (Link, Proof),
+) -> Result<pb::AcceptInvitationResponse> {
+    let user = super::accept(change, &link, proof).await?;
+    Ok(pb::AcceptInvitationResponse {
+        user_id: user.to_string(),
+        tenant: link.key.to_string(),
+        membership: Some(crate::memberships::answer_now(change, user).await?),
+        revision: String::new(),
+    })
+}
+
+async fn shown(change: &mut Change, id: InvitationId) -> Result<pb::Invitation> {
+    Ok(invitations::shown_now(change, id).await?.into())
+}
+
+fn id(text: &str) -> Result<InvitationId> {
+    text.parse().map_err(|error| Error::invalid("invitation_id", error))
+}
+
+impl TryFrom<Option<Account>> for Means {
+    type Error = Error;
+
+    fn try_from(account: Option<Account>) -> Result<Self> {
+        let name = |field: &str, text: &str| text::line(field, text, MAX_NAME);
+        Ok(match account {
+            None => Self::Session,
+            Some(Account::NewAccount(new)) => Self::New {
+                first_name: name("new_account.first_name", &new.first_name)?,
+                last_name: name("new_account.last_name", &new.last_name)?,
+                password: new.password.into(),
+            },
+            Some(Account::ExistingAccount(account)) => Self::Password(account.password.into()),
+        })
+    }
+}

@@ -1,0 +1,41 @@
+//! Mails: what became of those of a tenant, and a test that tells how far one gets. The outbox sends;
+//! here is what people see of it.
+
+mod rpc;
+
+use chrono::TimeDelta;
+
+use crate::{
+    app::App,
+    attempts::{self, Limit},
+    change::TenantRow,
+    error::Result,
+    mail::Talk,
+    outbox::{self, NewMail, Template},
+    text::Email,
+};
+
+/// Test mails of one tenant.
+const TESTS: Limit = Limit { what: "mail test", most: 10, period: TimeDelta::hours(1) };
+
+/// Sends a test mail in the name of a tenant and tells each step of the talk with the server.
+///
+/// # Errors
+/// `RESOURCE_EXHAUSTED` above ten in an hour.
+pub async fn send_test(
+    app: &App,
+    tenant: TenantRow,
+    to: Email,
+    language: Option<String>,
+) -> Result<Talk> {
+    attempts::count(app, TESTS, &tenant.id.to_string()).await?;
+    let mail = NewMail {
+        template: Template::Test,
+        language: language.unwrap_or(tenant.language),
+        to,
+        name: String::new(),
+        invitation: None,
+        content: [("tenant".to_owned(), tenant.display_name)].into(),
+    };
+    outbox::send_test(app, &mail).await
+}
