@@ -144,6 +144,14 @@ impl SubjectId {
     }
 
     #[must_use]
+    pub fn uuid(self) -> Uuid {
+        match self {
+            Self::User(id) => id.uuid(),
+            Self::Service(id) => id.uuid(),
+        }
+    }
+
+    #[must_use]
     pub fn service(self) -> Option<ServiceAccountId> {
         match self {
             Self::Service(id) => Some(id),

@@ -1,6 +1,7 @@
 //! Rolecall: who belongs here, and what may they do?
 
 pub mod access;
+pub mod accounts;
 pub mod app;
 pub mod assignments;
 pub mod attempts;

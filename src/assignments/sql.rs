@@ -10,7 +10,7 @@ use crate::{
     change::{Change, Scope},
     decision::{Assignment, Time, scope_text},
     error::{Error, OnConstraint, Result},
-    ids::{AssignmentId, Holder, RoleId, SubjectId, TenantId, UserId, WorkspaceId},
+    ids::{AssignmentId, Holder, RoleId, SubjectId, TenantId, WorkspaceId},
 };
 
 struct Row {
@@ -207,26 +207,22 @@ pub async fn shown(
 /// When the database does not answer.
 pub async fn shown_now(change: &mut Change, subject: SubjectId) -> Result<Vec<Shown>> {
     let tenant = change.tenant().id.uuid();
-    let subject = match subject {
-        SubjectId::User(id) => id.uuid(),
-        SubjectId::Service(id) => id.uuid(),
-    };
-    let rows = read_shown(change.conn(), &[tenant], &[subject]).await?;
+    let rows = read_shown(change.conn(), &[tenant], &[subject.uuid()]).await?;
     Ok(rows.into_iter().map(|(_, _, one)| one).collect())
 }
 
-/// The assignments that a person has in each of these tenants, their own and through groups. It is for
-/// the person themselves, who needs no permission to know them.
+/// The assignments that a subject has in each of these tenants, its own and through groups. It is for
+/// the subject itself, who needs no permission to know them.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn shown_by_tenant(
     db: impl PgExecutor<'_>,
-    user: UserId,
+    subject: SubjectId,
     tenants: &[Uuid],
 ) -> Result<HashMap<Uuid, Vec<Shown>>> {
     let mut shown: HashMap<Uuid, Vec<Shown>> = HashMap::new();
-    for (tenant, _, one) in read_shown(db, tenants, &[user.uuid()]).await? {
+    for (tenant, _, one) in read_shown(db, tenants, &[subject.uuid()]).await? {
         shown.entry(tenant).or_default().push(one);
     }
     Ok(shown)

@@ -187,7 +187,7 @@ impl Change {
         let watched = self.touches_rights
             && self.tenant.id != TenantId::SYSTEM
             && self.status() != Some(TenantStatus::Pending);
-        if watched && !self.has_administrator().await? {
+        if watched && !self.has_administrator(self.tenant.id).await? {
             return Err(Error::precondition(
                 "LAST_ADMINISTRATOR",
                 &self.tenant.key,
@@ -202,13 +202,15 @@ impl Change {
         self.facts.directory.tenants.get(self.tenant.key.as_str()).map(|entry| entry.status)
     }
 
-    /// Whether anybody is left to administer the tenant. The statement finds who may be; the decision
-    /// engine says who is.
-    async fn has_administrator(&mut self) -> Result<bool> {
+    /// Whether somebody administers a tenant, which need not be the one that is changed, by the rows as
+    /// this change has left them. The statement finds who may; the decision engine says who does.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn has_administrator(&mut self, tenant: TenantId) -> Result<bool> {
         const BATCH: i64 = 32;
-        let tenant = self.tenant.id;
-        let roles: Vec<uuid::Uuid> = self
-            .facts()?
+        let roles: Vec<uuid::Uuid> = load::slice(self.conn(), tenant, &[], &[])
+            .await?
             .compiled
             .iter()
             .filter(|(_, role)| role.permissions.matches(Permission::ADMINISTER))
@@ -239,18 +241,23 @@ impl Change {
             .await?;
             let Some(last) = users.last() else { return Ok(false) };
             after = *last;
-            let subjects: Vec<SubjectId> =
-                users.iter().map(|id| SubjectId::User((*id).into())).collect();
-            // Read afresh: the rows are what will be committed.
-            let slice = load::slice(self.conn(), tenant, &subjects, &[]).await?;
-            let mut facts = self.facts.clone();
-            super::load_accounts(self.conn(), &mut facts, &subjects).await?;
-            let administers =
-                |user: &uuid::Uuid| is_administrator(&facts, &slice, UserId::from(*user), self.now);
-            if users.iter().any(administers) {
+            let users: Vec<UserId> = users.into_iter().map(Into::into).collect();
+            if self.some_administer(tenant, &users).await? {
                 return Ok(true);
             }
         }
+    }
+
+    /// Whether one of these people administers a tenant, by the rows as this change has left them.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn some_administer(&mut self, tenant: TenantId, users: &[UserId]) -> Result<bool> {
+        let subjects: Vec<SubjectId> = users.iter().copied().map(SubjectId::User).collect();
+        let slice = load::slice(self.conn(), tenant, &subjects, &[]).await?;
+        let mut facts = self.facts.clone();
+        super::load_accounts(self.conn(), &mut facts, &subjects).await?;
+        Ok(users.iter().any(|user| is_administrator(&facts, &slice, *user, self.now)))
     }
 
     /// Whether the member is a person of the tenant's own.

@@ -13,6 +13,7 @@ pub use rpc::read_status;
 pub use sql::{Filter, list, shown_now};
 
 use crate::{
+    accounts,
     assignments::{self, NewAssignment, Resolved},
     change::{Change, Event},
     decision::{
@@ -24,7 +25,6 @@ use crate::{
     memberships::{self, Profile},
     outbox::Delivery,
     text::Email,
-    users,
 };
 
 /// The key of the built-in role that a promised administrator gets.
@@ -377,7 +377,7 @@ async fn check_stranger(change: &mut Change, email: &Email) -> Result<()> {
 }
 
 async fn check_not_member(change: &mut Change, email: &Email) -> Result<()> {
-    let account = users::find_by_email(change.conn(), email).await?;
+    let account = accounts::find_by_email(change.conn(), email).await?;
     let Some(account) = account else { return Ok(()) };
     let member = memberships::find(change, account.user.id).await?;
     if member.is_some_and(|member| member.status != MemberStatus::Removed) {

@@ -9,6 +9,7 @@ use chrono::TimeDelta;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
+    accounts::{self, Credentials, NewUser},
     app::App,
     assignments,
     attempts::{self, Limit},
@@ -21,7 +22,6 @@ use crate::{
     memberships::{self, NewMember, Profile},
     passwords::Passwords,
     tenants,
-    users::{self, Credentials, NewUser},
 };
 
 /// Passwords that may be tried with one link.
@@ -125,8 +125,8 @@ async fn find_account(
     invitation: &Invitation,
 ) -> Result<Option<Credentials>> {
     match invitation.accepted_by {
-        Some(user) => users::find(db, user).await,
-        None => users::find_by_email(db, &invitation.email).await,
+        Some(user) => accounts::find(db, user).await,
+        None => accounts::find_by_email(db, &invitation.email).await,
     }
 }
 
@@ -181,7 +181,7 @@ pub async fn accept(change: &mut Change, link: &Link, proof: Proof) -> Result<Us
                 language: invitation.language.clone(),
                 password_hash: Some(password_hash),
             };
-            users::create(change, new).await?.id
+            accounts::create(change, new).await?.id
         }
         (None, _) => return Err(account_needed()),
     };
@@ -212,7 +212,7 @@ async fn proved(change: &mut Change, account: &Credentials, proof: &Proof) -> Re
         Proof::Session(user) if *user == id => true,
         // It may have been changed while the old one was verified.
         Proof::Password(user, hash) if *user == id => {
-            users::confirm(change.conn(), id, hash).await?
+            accounts::confirm(change.conn(), id, hash).await?
         }
         Proof::Session(_) | Proof::Password(..) | Proof::New { .. } | Proof::Nothing => {
             return Err(account_exists());

@@ -16,6 +16,7 @@ use crate::{
     decision::{Member, MemberKind, MemberStatus, Record, Time},
     edit::check_etag,
     error::{Error, Result},
+    groups,
     ids::{AssignmentId, Holder, SubjectId, UserId},
     service_accounts,
     text::Email,
@@ -326,6 +327,7 @@ pub async fn leave(change: &mut Change, user: UserId) -> Result<Membership> {
 async fn end(change: &mut Change, verb: &'static str, before: Membership) -> Result<Membership> {
     let user = before.user;
     assignments::remove_all(change, Holder::Subject(SubjectId::User(user))).await?;
+    groups::leave_all(change, user).await?;
     let event = Event::new(verb, user).before(before.record());
     let after = Membership {
         status: MemberStatus::Removed,

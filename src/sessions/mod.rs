@@ -15,7 +15,7 @@ use crate::{
     memberships,
 };
 
-pub use open::{Choice, Opened, SignIn, SignedIn, sign_in, switch};
+pub use open::{Choice, Opened, SignIn, SignedIn, prove, sign_in, switch};
 
 #[derive(Debug, Clone)]
 pub struct Session {

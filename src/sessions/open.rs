@@ -7,6 +7,7 @@ use sqlx::PgConnection;
 
 use super::{NewSession, Session, sql, throttle};
 use crate::{
+    accounts,
     app::App,
     caller::Call,
     decision::{Credential, SessionClaims, Time},
@@ -14,7 +15,6 @@ use crate::{
     ids::SessionId,
     random,
     text::Email,
-    users,
 };
 
 /// How long a session lasts, however it is used.
@@ -59,7 +59,7 @@ pub async fn sign_in(app: &App, call: &Call, new: SignIn) -> Result<SignedIn> {
     let attempt = throttle::Attempt::new(app, email.as_ref(), &call.source);
     attempt.count(app, email.as_ref(), &call.source).await?;
     let credentials = match &email {
-        Some(email) => users::find_by_email(&app.pool, email).await?,
+        Some(email) => accounts::find_by_email(&app.pool, email).await?,
         None => None,
     };
     let hash = credentials.as_ref().and_then(|c| c.password_hash.clone());
@@ -79,10 +79,31 @@ pub async fn sign_in(app: &App, call: &Call, new: SignIn) -> Result<SignedIn> {
     Ok(signed_in)
 }
 
+/// Whether a password is the one that was hashed, counted like a sign-in when it is not. For those who
+/// prove who they are elsewhere than at the door.
+///
+/// # Errors
+/// `RESOURCE_EXHAUSTED` after too many failures.
+pub async fn prove(
+    app: &App,
+    call: &Call,
+    email: &Email,
+    password: SecretString,
+    hash: Option<&SecretString>,
+) -> Result<bool> {
+    let attempt = throttle::Attempt::new(app, Some(email), &call.source);
+    attempt.count(app, Some(email), &call.source).await?;
+    let right = app.passwords.verify(password, hash.map(ExposeSecret::expose_secret)).await;
+    if !matches!(right, Ok(false)) {
+        attempt.forgive(app).await?;
+    }
+    right
+}
+
 async fn enter(
     app: &App,
     call: &Call,
-    user: &users::User,
+    user: &accounts::User,
     hash: &SecretString,
     tenant: String,
 ) -> Result<SignedIn> {
@@ -103,7 +124,7 @@ async fn enter(
     let entry = sql::entry(&mut tx, &tenant, user.id).await?;
     let entry = entry.filter(sql::Entry::is_open).ok_or_else(failed)?;
     // The password may have been changed while it was being compared.
-    if !users::confirm(&mut tx, user.id, hash).await? {
+    if !accounts::confirm(&mut tx, user.id, hash).await? {
         return Err(failed());
     }
     let new = NewSession {

@@ -11,6 +11,7 @@ use sqlx::PgConnection;
 
 use crate::{
     access::Claim,
+    accounts,
     app::App,
     assignments,
     caller::Call,
@@ -20,7 +21,7 @@ use crate::{
     error::{Error, Result},
     ids::{Holder, Key, RoleId, SubjectId, TenantId, UserId},
     memberships::{self, NewMember, Profile},
-    roles, users,
+    roles,
 };
 
 /// How long an invitation can be accepted when the tenant does not say: a week.
@@ -111,7 +112,7 @@ fn created(tenant: &Tenant) -> Event {
 /// # Errors
 /// `NOT_FOUND` for an account that is not there; `ALREADY_EXISTS` for a member.
 pub async fn appoint(change: &mut Change, user: UserId) -> Result<()> {
-    let account = users::find(change.conn(), user).await?;
+    let account = accounts::find(change.conn(), user).await?;
     let account = account.ok_or_else(|| Error::not_found("user", user))?.user;
     let profile = Profile {
         first_name: account.first_name,

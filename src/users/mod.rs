@@ -1,127 +1,120 @@
-//! Users: people, each with one account in any number of tenants. Owns the address, the name, the
-//! password and whether the account is open; what a tenant knows about a person is its membership.
+//! Users: what people do with their own account, and operators with anybody's. The accounts themselves
+//! are in `accounts`, which sign-in and invitations build on too.
 
+mod rpc;
 mod sql;
 
-use secrecy::SecretString;
-use sqlx::{PgConnection, PgExecutor};
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
-    change::{Change, Event},
-    decision::{Account, Record, Time},
+    accounts::{self, User},
+    assignments::Shown,
+    change::Change,
+    decision::{MemberKind, MemberStatus},
+    edit::check_etag,
     error::{Error, Result},
-    ids::UserId,
-    text::Email,
+    ids::{Key, SessionId, TenantId, UserId},
+    sessions,
 };
 
+/// What to change; `None` leaves a field as it is.
 #[derive(Debug, Clone)]
-pub struct User {
-    pub id: UserId,
-    /// As it was typed when it was proved.
-    pub email: String,
-    pub first_name: String,
-    pub last_name: String,
-    /// `en` or `fr`.
-    pub language: String,
-    pub disabled: bool,
-    /// Sessions made under an earlier epoch are over.
-    pub epoch: i32,
-    pub version: i64,
-    pub created_at: Time,
+pub struct UserEdit {
+    pub user: UserId,
+    pub first_name: Option<String>,
+    pub last_name: Option<String>,
+    pub language: Option<String>,
+    pub etag: String,
 }
 
-impl User {
-    fn record(&self) -> Record {
-        let Self { id, disabled, epoch, .. } = *self;
-        Record::Account(Account { user: id, disabled, epoch })
-    }
-}
-
-/// An account with what it signs in by; without a hash nobody can sign in with a password.
-#[derive(Debug, Clone)]
-pub struct Credentials {
-    pub user: User,
-    pub password_hash: Option<SecretString>,
-}
-
-#[derive(Debug, Clone)]
-pub struct NewUser {
-    pub email: Email,
-    pub first_name: String,
-    pub last_name: String,
-    pub language: String,
-    pub password_hash: Option<SecretString>,
-}
-
-/// Creates an account whose address was proved.
-///
 /// # Errors
-/// `ALREADY_EXISTS` when somebody has the address.
-pub async fn create(change: &mut Change, new: NewUser) -> Result<User> {
-    let user = User {
-        id: change.id()?,
-        email: new.email.as_str().to_owned(),
-        first_name: new.first_name,
-        last_name: new.last_name,
-        language: new.language,
-        disabled: false,
-        epoch: 0,
-        version: 1,
-        created_at: change.now(),
+/// `NOT_FOUND`; `ABORTED` for a stale etag.
+pub async fn update(change: &mut Change, edit: UserEdit) -> Result<User> {
+    let before = accounts::lock(change, edit.user).await?.user;
+    check_etag(&edit.etag, before.version)?;
+    let after = User {
+        first_name: edit.first_name.unwrap_or_else(|| before.first_name.clone()),
+        last_name: edit.last_name.unwrap_or_else(|| before.last_name.clone()),
+        language: edit.language.unwrap_or_else(|| before.language.clone()),
+        ..before.clone()
     };
-    sql::insert(change, &user, &new.email, new.password_hash.as_ref()).await?;
-    // No record: an account that was never touched is what decisions take for granted.
-    let event = Event::new("user.created", user.id)
-        .personal(user.id, "email", &"", &user.email.as_str())
-        .personal(user.id, "first_name", &"", &user.first_name.as_str())
-        .personal(user.id, "last_name", &"", &user.last_name.as_str())
-        .personal(user.id, "language", &"", &user.language.as_str());
-    change.record(event)?;
-    Ok(user)
+    accounts::replace(change, "user.updated", before, after).await
 }
 
-/// The account under an address, with what signs it in. Takes a pool or the connection of a change.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn find_by_email(db: impl PgExecutor<'_>, email: &Email) -> Result<Option<Credentials>> {
-    sql::find_by_email(db, email).await
-}
-
-/// An account with what signs it in. Takes a pool or the connection of a change.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn find(db: impl PgExecutor<'_>, user: UserId) -> Result<Option<Credentials>> {
-    sql::find(db, user).await
-}
-
-/// Whether the account is open and this is still its password, until the transaction ends: a change of
-/// the password waits for it, and then sees the session that was opened.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn confirm(
-    conn: &mut PgConnection,
-    user: UserId,
-    password_hash: &SecretString,
-) -> Result<bool> {
-    sql::confirm(conn, user, password_hash).await
-}
-
-/// Ends every session of the account, in every tenant.
+/// Closes an account and ends its sessions; also returns the tenants that are left without an
+/// administrator, which does not hold it up.
 ///
 /// # Errors
 /// `NOT_FOUND`.
-pub async fn end_sessions(change: &mut Change, user: UserId) -> Result<()> {
-    let before = sql::lock(change, user).await?.user;
-    let mut after = before.clone();
-    after.epoch += 1;
-    sql::update(change, &after).await?;
-    let event = Event::new("user.sessions_ended", user);
-    change.record(event.before(before.record()).after(after.record()))
+pub async fn disable(change: &mut Change, user: UserId) -> Result<(User, Vec<Key>)> {
+    let before = accounts::lock(change, user).await?.user;
+    if before.disabled {
+        return Ok((before, Vec::new()));
+    }
+    let mut administered = Vec::new();
+    for (tenant, key) in sql::internal_tenants(change, user).await? {
+        if change.some_administer(tenant, &[user]).await? {
+            administered.push((tenant, key));
+        }
+    }
+    let after = User { disabled: true, epoch: before.epoch + 1, ..before.clone() };
+    let after = accounts::replace(change, "user.disabled", before, after).await?;
+    let mut left = Vec::new();
+    for (tenant, key) in administered {
+        if !change.has_administrator(tenant).await? {
+            tracing::warn!(tenant = %key, "a disabled account leaves the tenant without an administrator");
+            left.push(key);
+        }
+    }
+    Ok((after, left))
 }
 
-fn unknown(user: UserId) -> Error {
-    Error::not_found("user", user)
+/// Opens a disabled account again; its sessions stay ended.
+///
+/// # Errors
+/// `NOT_FOUND`.
+pub async fn enable(change: &mut Change, user: UserId) -> Result<User> {
+    let before = accounts::lock(change, user).await?.user;
+    let after = User { disabled: false, ..before.clone() };
+    accounts::replace(change, "user.enabled", before, after).await
+}
+
+/// A new password for an account, with what the old one was found to be equal to.
+#[derive(Debug, Clone)]
+pub struct NewPassword {
+    pub user: UserId,
+    /// The hash that the current password fits; none: it fits none.
+    pub proved: Option<SecretString>,
+    pub hash: SecretString,
+    /// The session that goes on.
+    pub keep: SessionId,
+}
+
+/// Replaces the password and ends every other session of the account.
+///
+/// # Errors
+/// `UNAUTHENTICATED` with the reason `PASSWORD_WRONG`, also when it was changed meanwhile.
+pub async fn change_password(change: &mut Change, new: NewPassword) -> Result<()> {
+    let current = accounts::lock(change, new.user).await?.password_hash;
+    let text = |hash: &Option<SecretString>| hash.as_ref().map(|h| h.expose_secret().to_owned());
+    if new.proved.is_none() || text(&new.proved) != text(&current) {
+        return Err(Error::Unauthenticated {
+            reason: "PASSWORD_WRONG",
+            message: "the current password is wrong; correct it",
+        });
+    }
+    accounts::set_password(change, new.user, &new.hash).await?;
+    sessions::end_others(change, new.user, new.keep).await?;
+    Ok(())
+}
+
+/// A tenant, seen by one of its people or by its own service account.
+#[derive(Debug, Clone)]
+pub struct MyTenant {
+    pub id: TenantId,
+    pub key: Key,
+    pub display_name: String,
+    pub kind: MemberKind,
+    pub status: MemberStatus,
+    pub roles: Vec<Shown>,
 }

@@ -1,146 +1,77 @@
-//! The table `users`.
+//! What is asked across the tenants of one person; writes nothing.
 
-use secrecy::{ExposeSecret, SecretString};
-use sqlx::{PgConnection, PgExecutor};
+use sqlx::PgPool;
+use uuid::Uuid;
 
-use super::{Credentials, User, unknown};
+use super::MyTenant;
 use crate::{
+    assignments,
     change::Change,
-    decision::Time,
-    error::{Error, OnConstraint, Result},
-    ids::UserId,
-    text::Email,
+    decision::{MemberKind, MemberStatus},
+    error::{Error, Result},
+    ids::{Key, SubjectId, TenantId, UserId},
 };
 
-struct Row {
-    id: UserId,
-    email: String,
-    first_name: String,
-    last_name: String,
-    language: String,
-    password_hash: Option<String>,
-    disabled: bool,
-    epoch: i32,
-    version: i64,
-    created_at: Time,
-}
-
-impl From<Row> for Credentials {
-    fn from(row: Row) -> Self {
-        let user = User {
-            id: row.id,
-            email: row.email,
-            first_name: row.first_name,
-            last_name: row.last_name,
-            language: row.language,
-            disabled: row.disabled,
-            epoch: row.epoch,
-            version: row.version,
-            created_at: row.created_at,
-        };
-        Self { user, password_hash: row.password_hash.map(Into::into) }
-    }
-}
-
-pub async fn insert(
-    change: &mut Change,
-    new: &User,
-    email: &Email,
-    password_hash: Option<&SecretString>,
-) -> Result<()> {
-    sqlx::query!(
-        "insert into users (id, email, email_canonical, first_name, last_name, language,
-                            password_hash, created_at, updated_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $8)",
-        new.id as UserId,
-        email.as_str(),
-        email.canonical(),
-        new.first_name,
-        new.last_name,
-        new.language,
-        password_hash.map(ExposeSecret::expose_secret),
-        new.created_at
-    )
-    .execute(change.conn())
-    .await
-    .on_constraint("users_email_key", || Error::AlreadyExists {
-        kind: "user",
-        name: email.as_str().to_owned(),
-        remedy: "prove the account with its password",
-    })?;
-    Ok(())
-}
-
-pub async fn find_by_email(db: impl PgExecutor<'_>, email: &Email) -> Result<Option<Credentials>> {
-    let row = sqlx::query_as!(
-        Row,
-        r#"select id "id: UserId", email, first_name, last_name, language, password_hash, disabled,
-                  epoch, version, created_at
-           from users where email_canonical = $1"#,
-        email.canonical()
-    )
-    .fetch_optional(db)
-    .await?;
-    Ok(row.map(Into::into))
-}
-
-pub async fn find(db: impl PgExecutor<'_>, user: UserId) -> Result<Option<Credentials>> {
-    let row = sqlx::query_as!(
-        Row,
-        r#"select id "id: UserId", email, first_name, last_name, language, password_hash, disabled,
-                  epoch, version, created_at
-           from users where id = $1"#,
-        user as UserId
-    )
-    .fetch_optional(db)
-    .await?;
-    Ok(row.map(Into::into))
-}
-
-pub async fn confirm(
-    conn: &mut PgConnection,
-    user: UserId,
-    password_hash: &SecretString,
-) -> Result<bool> {
-    let found = sqlx::query_scalar!(
-        "select id from users where id = $1 and password_hash = $2 and not disabled for share",
+/// The active tenants to which somebody belongs as an inside person with access.
+pub async fn internal_tenants(change: &mut Change, user: UserId) -> Result<Vec<(TenantId, Key)>> {
+    let rows = sqlx::query!(
+        r#"select t.id "id: TenantId", t.key
+           from memberships m join tenants t on t.id = m.tenant_id
+           where m.user_id = $1 and m.status = 'active' and m.kind = 'internal'
+             and t.status = 'active' and t.id <> $2
+           order by t.key"#,
         user as UserId,
-        password_hash.expose_secret()
+        TenantId::SYSTEM as TenantId
     )
-    .fetch_optional(conn)
+    .fetch_all(change.conn())
     .await?;
-    Ok(found.is_some())
+    let read = |(id, key): (TenantId, String)| Ok((id, key.try_into().map_err(Error::internal)?));
+    rows.into_iter().map(|row| read((row.id, row.key))).collect()
 }
 
-pub async fn lock(change: &mut Change, user: UserId) -> Result<Credentials> {
-    let row = sqlx::query_as!(
+struct Row {
+    id: TenantId,
+    key: String,
+    display_name: String,
+    kind: MemberKind,
+    status: MemberStatus,
+}
+
+/// The tenants of the subject itself, by key, with what it has there.
+pub async fn my_tenants(
+    pool: &PgPool,
+    subject: SubjectId,
+    after: Option<&str>,
+    limit: i64,
+) -> Result<Vec<MyTenant>> {
+    let rows = sqlx::query_as!(
         Row,
-        r#"select id "id: UserId", email, first_name, last_name, language, password_hash, disabled,
-                  epoch, version, created_at
-           from users where id = $1 for update"#,
-        user as UserId
+        r#"select t.id "id!: TenantId", t.key "key!", t.display_name "display_name!",
+                  b.kind "kind!: MemberKind", b.status "status!: MemberStatus"
+           from (select tenant_id, kind, status from memberships where user_id = $1
+                 union all
+                 select tenant_id, 'service', status from service_accounts where id = $2) b
+           join tenants t on t.id = b.tenant_id
+           where b.status <> 'removed' and t.key > $3
+           order by t.key limit $4"#,
+        subject.user().map(Uuid::from),
+        subject.service().map(Uuid::from),
+        after.unwrap_or_default(),
+        limit
     )
-    .fetch_optional(change.conn())
+    .fetch_all(pool)
     .await?;
-    row.map(Into::into).ok_or_else(|| unknown(user))
-}
-
-pub async fn update(change: &mut Change, after: &User) -> Result<()> {
-    let now = change.now();
-    sqlx::query!(
-        "update users set first_name = $2, last_name = $3, language = $4, disabled = $5, epoch = $6,
-                          version = $7, updated_at = $8
-         where id = $1",
-        after.id as UserId,
-        after.first_name,
-        after.last_name,
-        after.language,
-        after.disabled,
-        after.epoch,
-        after.version,
-        now
-    )
-    .execute(change.conn())
-    .await?;
-    Ok(())
+    let ids: Vec<Uuid> = rows.iter().map(|row| row.id.uuid()).collect();
+    let mut roles = assignments::shown_by_tenant(pool, subject, &ids).await?;
+    let tenants = rows.into_iter().map(|row| {
+        Ok(MyTenant {
+            id: row.id,
+            key: row.key.try_into().map_err(Error::internal)?,
+            display_name: row.display_name,
+            kind: row.kind,
+            status: row.status,
+            roles: roles.remove(&row.id.uuid()).unwrap_or_default(),
+        })
+    });
+    tenants.collect()
 }

@@ -1,0 +1,159 @@
+//! Accounts: what a person is everywhere. Owns the address, the name, the password and whether the
+//! account is open; what a tenant knows about a person is their membership. What people and operators
+//! do with accounts is in `users`; this must not know sessions or tenants, which build on it.
+
+mod sql;
+
+use secrecy::SecretString;
+use sqlx::{PgConnection, PgExecutor};
+
+use crate::{
+    change::{Change, Event},
+    decision::{Account, Record, Time},
+    error::{Error, Result},
+    ids::UserId,
+    text::Email,
+};
+
+#[derive(Debug, Clone)]
+pub struct User {
+    pub id: UserId,
+    /// As it was typed when it was proved.
+    pub email: String,
+    pub first_name: String,
+    pub last_name: String,
+    /// `en` or `fr`.
+    pub language: String,
+    pub disabled: bool,
+    /// Sessions made under an earlier epoch are over.
+    pub epoch: i32,
+    pub version: i64,
+    pub created_at: Time,
+}
+
+impl User {
+    fn record(&self) -> Record {
+        let Self { id, disabled, epoch, .. } = *self;
+        Record::Account(Account { user: id, disabled, epoch })
+    }
+}
+
+/// An account with what it signs in by; without a hash nobody can sign in with a password.
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    pub user: User,
+    pub password_hash: Option<SecretString>,
+}
+
+#[derive(Debug, Clone)]
+pub struct NewUser {
+    pub email: Email,
+    pub first_name: String,
+    pub last_name: String,
+    pub language: String,
+    pub password_hash: Option<SecretString>,
+}
+
+/// Creates an account whose address was proved.
+///
+/// # Errors
+/// `ALREADY_EXISTS` when somebody has the address.
+pub async fn create(change: &mut Change, new: NewUser) -> Result<User> {
+    let user = User {
+        id: change.id()?,
+        email: new.email.as_str().to_owned(),
+        first_name: new.first_name,
+        last_name: new.last_name,
+        language: new.language,
+        disabled: false,
+        epoch: 0,
+        version: 1,
+        created_at: change.now(),
+    };
+    sql::insert(change, &user, &new.email, new.password_hash.as_ref()).await?;
+    // No record: an account that was never touched is what decisions take for granted.
+    let event = Event::new("user.created", user.id)
+        .personal(user.id, "email", &"", &user.email.as_str())
+        .personal(user.id, "first_name", &"", &user.first_name.as_str())
+        .personal(user.id, "last_name", &"", &user.last_name.as_str())
+        .personal(user.id, "language", &"", &user.language.as_str());
+    change.record(event)?;
+    Ok(user)
+}
+
+/// The account under an address, with what signs it in. Takes a pool or the connection of a change.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn find_by_email(db: impl PgExecutor<'_>, email: &Email) -> Result<Option<Credentials>> {
+    sql::find_by_email(db, email).await
+}
+
+/// An account with what signs it in. Takes a pool or the connection of a change.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn find(db: impl PgExecutor<'_>, user: UserId) -> Result<Option<Credentials>> {
+    sql::find(db, user).await
+}
+
+/// Whether the account is open and this is still its password, until the transaction ends: a change of
+/// the password waits for it, and then sees the session that was opened.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn confirm(
+    conn: &mut PgConnection,
+    user: UserId,
+    password_hash: &SecretString,
+) -> Result<bool> {
+    sql::confirm(conn, user, password_hash).await
+}
+
+/// The account, locked.
+///
+/// # Errors
+/// `NOT_FOUND`.
+pub async fn lock(change: &mut Change, user: UserId) -> Result<Credentials> {
+    sql::lock(change, user).await
+}
+
+/// Writes what `after` has that `before` had not, under this verb. Nothing happens where they are equal.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn replace(
+    change: &mut Change,
+    verb: &'static str,
+    before: User,
+    mut after: User,
+) -> Result<User> {
+    let id = after.id;
+    let mut event = Event::new(verb, id)
+        .personal(id, "first_name", &before.first_name, &after.first_name)
+        .personal(id, "last_name", &before.last_name, &after.last_name)
+        .personal(id, "language", &before.language, &after.language);
+    if before.record() != after.record() {
+        event = event.before(before.record()).after(after.record());
+    }
+    if !event.changes_anything() {
+        return Ok(before);
+    }
+    after.version += 1;
+    sql::update(change, &after).await?;
+    change.record(event)?;
+    Ok(after)
+}
+
+/// Gives a locked account another password.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn set_password(change: &mut Change, user: UserId, hash: &SecretString) -> Result<()> {
+    sql::set_password(change, user, hash).await?;
+    change.record(Event::new("user.password_changed", user))
+}
+
+fn unknown(user: UserId) -> Error {
+    Error::not_found("user", user)
+}

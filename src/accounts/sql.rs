@@ -1,0 +1,159 @@
+//! The table `users`.
+
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::{PgConnection, PgExecutor};
+
+use super::{Credentials, User, unknown};
+use crate::{
+    change::Change,
+    decision::Time,
+    error::{Error, OnConstraint, Result},
+    ids::UserId,
+    text::Email,
+};
+
+struct Row {
+    id: UserId,
+    email: String,
+    first_name: String,
+    last_name: String,
+    language: String,
+    password_hash: Option<String>,
+    disabled: bool,
+    epoch: i32,
+    version: i64,
+    created_at: Time,
+}
+
+impl From<Row> for Credentials {
+    fn from(row: Row) -> Self {
+        let user = User {
+            id: row.id,
+            email: row.email,
+            first_name: row.first_name,
+            last_name: row.last_name,
+            language: row.language,
+            disabled: row.disabled,
+            epoch: row.epoch,
+            version: row.version,
+            created_at: row.created_at,
+        };
+        Self { user, password_hash: row.password_hash.map(Into::into) }
+    }
+}
+
+pub async fn insert(
+    change: &mut Change,
+    new: &User,
+    email: &Email,
+    password_hash: Option<&SecretString>,
+) -> Result<()> {
+    sqlx::query!(
+        "insert into users (id, email, email_canonical, first_name, last_name, language,
+                            password_hash, created_at, updated_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $8)",
+        new.id as UserId,
+        email.as_str(),
+        email.canonical(),
+        new.first_name,
+        new.last_name,
+        new.language,
+        password_hash.map(ExposeSecret::expose_secret),
+        new.created_at
+    )
+    .execute(change.conn())
+    .await
+    .on_constraint("users_email_key", || Error::AlreadyExists {
+        kind: "user",
+        name: email.as_str().to_owned(),
+        remedy: "prove the account with its password",
+    })?;
+    Ok(())
+}
+
+pub async fn find_by_email(db: impl PgExecutor<'_>, email: &Email) -> Result<Option<Credentials>> {
+    let row = sqlx::query_as!(
+        Row,
+        r#"select id "id: UserId", email, first_name, last_name, language, password_hash, disabled,
+                  epoch, version, created_at
+           from users where email_canonical = $1"#,
+        email.canonical()
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(row.map(Into::into))
+}
+
+pub async fn find(db: impl PgExecutor<'_>, user: UserId) -> Result<Option<Credentials>> {
+    let row = sqlx::query_as!(
+        Row,
+        r#"select id "id: UserId", email, first_name, last_name, language, password_hash, disabled,
+                  epoch, version, created_at
+           from users where id = $1"#,
+        user as UserId
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(row.map(Into::into))
+}
+
+pub async fn confirm(
+    conn: &mut PgConnection,
+    user: UserId,
+    password_hash: &SecretString,
+) -> Result<bool> {
+    let found = sqlx::query_scalar!(
+        "select id from users where id = $1 and password_hash = $2 and not disabled for share",
+        user as UserId,
+        password_hash.expose_secret()
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(found.is_some())
+}
+
+pub async fn lock(change: &mut Change, user: UserId) -> Result<Credentials> {
+    let row = sqlx::query_as!(
+        Row,
+        r#"select id "id: UserId", email, first_name, last_name, language, password_hash, disabled,
+                  epoch, version, created_at
+           from users where id = $1 for update"#,
+        user as UserId
+    )
+    .fetch_optional(change.conn())
+    .await?;
+    row.map(Into::into).ok_or_else(|| unknown(user))
+}
+
+pub async fn update(change: &mut Change, after: &User) -> Result<()> {
+    let now = change.now();
+    sqlx::query!(
+        "update users set first_name = $2, last_name = $3, language = $4, disabled = $5, epoch = $6,
+                          version = $7, updated_at = $8
+         where id = $1",
+        after.id as UserId,
+        after.first_name,
+        after.last_name,
+        after.language,
+        after.disabled,
+        after.epoch,
+        after.version,
+        now
+    )
+    .execute(change.conn())
+    .await?;
+    Ok(())
+}
+
+pub async fn set_password(change: &mut Change, user: UserId, hash: &SecretString) -> Result<()> {
+    let now = change.now();
+    sqlx::query!(
+        "update users set password_hash = $2, updated_at = $3 where id = $1",
+        user as UserId,
+        hash.expose_secret(),
+        now
+    )
+    .execute(change.conn())
+    .await?;
+    Ok(())
+}

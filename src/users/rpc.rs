@@ -1,0 +1,234 @@
+//! The UserService: generated types in and out.
+
+use secrecy::SecretString;
+use tonic::{Request, Response, Status};
+
+use super::{MyTenant, NewPassword, UserEdit, sql};
+use crate::{
+    access::{Claim, permit},
+    accounts::{self, User},
+    app::{App, Rpc},
+    caller::Call,
+    change::{self, Options},
+    decision::Credential,
+    edit::{Mask, etag},
+    error::{Error, Result},
+    ids::{Key, SessionId, UserId},
+    page::Page,
+    passwords::Passwords,
+    proto::{self as pb, user_service_server::UserService},
+    replica::revision_text,
+    sessions,
+    text::{self, Email},
+};
+
+/// The longest name, in characters.
+const MAX_NAME: usize = 100;
+
+#[tonic::async_trait]
+impl UserService for Rpc {
+    async fn get_user(
+        &self,
+        request: Request<pb::GetUserRequest>,
+    ) -> Result<Response<pb::GetUserResponse>, Status> {
+        let (call, request) = Call::split(request)?;
+        let user = person(&call, &request.user_id)?;
+        let claim = if call.person() == Some(user) {
+            call.claim_account()?
+        } else {
+            call.claim_person(Key::SYSTEM, user)?
+        };
+        let permit = permit(&self.0, &call, &claim).await?;
+        let found = accounts::find(&self.0.pool, user).await?;
+        let found = found.ok_or_else(|| Error::not_found("user", user))?;
+        Ok(Response::new(pb::GetUserResponse {
+            user: Some(found.user.into()),
+            revision: revision_text(permit.revision()),
+        }))
+    }
+
+    async fn update_user(
+        &self,
+        request: Request<pb::UpdateUserRequest>,
+    ) -> Result<Response<pb::UpdateUserResponse>, Status> {
+        let (call, request) = Call::split(request)?;
+        let options = Options::of(&self.0, &call, &request)?;
+        let (user, claim) = own_account(&call, &request.user_id)?;
+        let edit = UserEdit::read(user, request)?;
+        let answer = change::run(&self.0, &call, claim, options, edit, |change, edit| {
+            Box::pin(async move {
+                let user = Some(super::update(change, edit).await?.into());
+                Ok(pb::UpdateUserResponse { user, ..Default::default() })
+            })
+        });
+        Ok(Response::new(answer.await?))
+    }
+
+    async fn list_my_tenants(
+        &self,
+        request: Request<pb::ListMyTenantsRequest>,
+    ) -> Result<Response<pb::ListMyTenantsResponse>, Status> {
+        let (call, request) = Call::split(request)?;
+        let permit = permit(&self.0, &call, &call.claim_account()?).await?;
+        let subject = call.subject().ok_or_else(|| Error::internal("nobody calls"))?;
+        let binding = ("my tenants", subject);
+        let page =
+            Page::<String>::read(&self.0.keys, &binding, request.page_size, &request.page_token)?;
+        let after = page.after.as_deref();
+        let mut rows = sql::my_tenants(&self.0.pool, subject, after, page.limit()).await?;
+        let next_page_token = page.finish(&self.0.keys, &mut rows, |row| row.key.to_string())?;
+        Ok(Response::new(pb::ListMyTenantsResponse {
+            tenants: rows.into_iter().map(Into::into).collect(),
+            next_page_token,
+            revision: revision_text(permit.revision()),
+        }))
+    }
+
+    async fn change_password(
+        &self,
+        request: Request<pb::ChangePasswordRequest>,
+    ) -> Result<Response<pb::ChangePasswordResponse>, Status> {
+        let (call, request) = Call::split(request)?;
+        let options = Options::of(&self.0, &call, &request)?;
+        let (user, claim) = own_account(&call, &request.user_id)?;
+        let keep = session(&call)?;
+        let new = SecretString::from(request.new_password);
+        Passwords::check("new_password", &new)?;
+        // Before the first look at the password: whose session has ended learns nothing about it.
+        permit(&self.0, &call, &claim).await?;
+        let proved = prove(&self.0, &call, user, request.current_password.into()).await?;
+        let hash = self.0.passwords.hash(new).await?.into();
+        let new = NewPassword { user, proved, hash, keep };
+        let answer = change::run(&self.0, &call, claim, options, new, |change, new| {
+            Box::pin(async move {
+                super::change_password(change, new).await?;
+                Ok(pb::ChangePasswordResponse::default())
+            })
+        });
+        Ok(Response::new(answer.await?))
+    }
+
+    async fn disable_user(
+        &self,
+        request: Request<pb::DisableUserRequest>,
+    ) -> Result<Response<pb::DisableUserResponse>, Status> {
+        let (call, request) = Call::split(request)?;
+        let options = Options::of(&self.0, &call, &request)?;
+        let user: UserId = text::parse("user_id", &request.user_id)?;
+        let claim = call.claim(Key::SYSTEM)?;
+        let answer = change::run(&self.0, &call, claim, options, user, |change, user| {
+            Box::pin(async move {
+                let (user, left) = super::disable(change, user).await?;
+                Ok(pb::DisableUserResponse {
+                    user: Some(user.into()),
+                    tenants_without_administrator: left.iter().map(Key::to_string).collect(),
+                    ..Default::default()
+                })
+            })
+        });
+        Ok(Response::new(answer.await?))
+    }
+
+    async fn enable_user(
+        &self,
+        request: Request<pb::EnableUserRequest>,
+    ) -> Result<Response<pb::EnableUserResponse>, Status> {
+        let (call, request) = Call::split(request)?;
+        let options = Options::of(&self.0, &call, &request)?;
+        let user: UserId = text::parse("user_id", &request.user_id)?;
+        let claim = call.claim(Key::SYSTEM)?;
+        let answer = change::run(&self.0, &call, claim, options, user, |change, user| {
+            Box::pin(async move {
+                let user = Some(super::enable(change, user).await?.into());
+                Ok(pb::EnableUserResponse { user, ..Default::default() })
+            })
+        });
+        Ok(Response::new(answer.await?))
+    }
+}
+
+fn person(call: &Call, user_id: &str) -> Result<UserId> {
+    match user_id {
+        "" => call.require_person(),
+        user_id => text::parse("user_id", user_id),
+    }
+}
+
+/// The caller's own account, and nobody else's.
+fn own_account(call: &Call, user_id: &str) -> Result<(UserId, Claim)> {
+    let user = person(call, user_id)?;
+    call.claim_person(Key::SYSTEM, user)?;
+    Ok((user, call.claim_account()?))
+}
+
+fn session(call: &Call) -> Result<SessionId> {
+    match call.authority().map(|authority| &authority.credential) {
+        Some(Credential::Session(claims)) => Ok(claims.session),
+        _ => Err(Error::Denied {
+            reason: "NOT_YOURS",
+            message: "only the person concerned may do this; call with their session".to_owned(),
+        }),
+    }
+}
+
+/// The hash that the password fits, if it does. A wrong one is refused inside the change, where a
+/// repeated request first finds its answer.
+async fn prove(
+    app: &App,
+    call: &Call,
+    user: UserId,
+    password: SecretString,
+) -> Result<Option<SecretString>> {
+    let found = accounts::find(&app.pool, user).await?;
+    let found = found.ok_or_else(|| Error::not_found("user", user))?;
+    let email = Email::parse("email", &found.user.email)?;
+    let hash = found.password_hash;
+    let right = sessions::prove(app, call, &email, password, hash.as_ref()).await?;
+    Ok(hash.filter(|_| right))
+}
+
+impl UserEdit {
+    fn read(user: UserId, request: pb::UpdateUserRequest) -> Result<Self> {
+        let mask = Mask::read(request.update_mask, &["first_name", "last_name", "language"])?;
+        let name = |field: &str, name: String| {
+            let name = mask.pick(field, name);
+            name.map(|name| text::line(field, &name, MAX_NAME)).transpose()
+        };
+        let language = mask.pick("language", request.language);
+        Ok(Self {
+            user,
+            first_name: name("first_name", request.first_name)?,
+            last_name: name("last_name", request.last_name)?,
+            language: language.map(|l| text::language("language", &l, "en")).transpose()?,
+            etag: request.etag,
+        })
+    }
+}
+
+impl From<User> for pb::User {
+    fn from(user: User) -> Self {
+        let status = if user.disabled { pb::UserStatus::Disabled } else { pb::UserStatus::Active };
+        Self {
+            id: user.id.to_string(),
+            email: user.email,
+            first_name: user.first_name,
+            last_name: user.last_name,
+            language: user.language,
+            status: status.into(),
+            create_time: Some(pb::timestamp(user.created_at)),
+            etag: etag(user.version),
+        }
+    }
+}
+
+impl From<MyTenant> for pb::MyTenant {
+    fn from(tenant: MyTenant) -> Self {
+        Self {
+            tenant: tenant.key.to_string(),
+            display_name: tenant.display_name,
+            status: pb::MembershipStatus::from(tenant.status).into(),
+            kind: pb::MemberKind::from(tenant.kind).into(),
+            roles: tenant.roles.into_iter().map(Into::into).collect(),
+        }
+    }
+}
