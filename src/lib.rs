@@ -5,6 +5,7 @@ pub mod accounts;
 pub mod app;
 pub mod assignments;
 pub mod attempts;
+pub mod audit;
 pub mod caller;
 pub mod change;
 pub mod clock;
