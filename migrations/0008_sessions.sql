@@ -18,12 +18,3 @@ create table sessions (
 create index sessions_user on sessions (user_id, created_at);
 
 grant select, insert, update, delete on sessions to rolecall_server;
-
--- How much of its allowance of failed sign-ins an address, a source or both have used. Bookkeeping.
-create table sign_in_attempts (
-    key bytea primary key, -- a MAC of what is counted, so that no address is kept
-    full_at timestamptz not null -- when the whole allowance is there again
-);
-create index sign_in_attempts_full_at on sign_in_attempts (full_at);
-
-grant select, insert, update, delete on sign_in_attempts to rolecall_server;

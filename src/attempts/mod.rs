@@ -48,6 +48,14 @@ pub async fn forget(app: &App, limit: Limit, who: &str) -> Result<()> {
     sql::forget(&app.pool, &key(app, limit, who)).await
 }
 
+/// Takes one attempt back that did not fail, where others still count.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn forgive(app: &App, limit: Limit, who: &str) -> Result<()> {
+    sql::forgive(&app.pool, &key(app, limit, who)).await
+}
+
 fn key(app: &App, limit: Limit, who: &str) -> Vec<u8> {
     app.keys.digest("attempts", &[limit.what.as_bytes(), &[0], who.as_bytes()])
 }

@@ -35,3 +35,8 @@ pub async fn forget(pool: &PgPool, key: &[u8]) -> Result<()> {
     sqlx::query!("delete from attempts where key = $1", key).execute(pool).await?;
     Ok(())
 }
+
+pub async fn forgive(pool: &PgPool, key: &[u8]) -> Result<()> {
+    sqlx::query!("update attempts set count = count - 1 where key = $1", key).execute(pool).await?;
+    Ok(())
+}

@@ -12,7 +12,6 @@ use crate::{
     decision::{MemberStatus, Record, SessionEnd, TenantStatus, Time},
     error::{Error, Result},
     ids::{Key, SessionId, SubjectId, UserId},
-    memberships,
 };
 
 pub use open::{Choice, Opened, SignIn, SignedIn, prove, sign_in, switch};
@@ -47,7 +46,7 @@ pub async fn create(change: &mut Change, new: NewSession) -> Result<Opened> {
     let tenant = change.tenant().key.clone();
     let entry = sql::entry(change.conn(), tenant.as_str(), user).await?;
     let entry = entry.filter(|entry| entry.member_status != MemberStatus::Removed);
-    let entry = entry.ok_or_else(|| Error::not_found("member", user))?;
+    let entry = entry.ok_or_else(|| unknown_member(user))?;
     let refuse = |reason, message: String| Err(Error::precondition(reason, user, message));
     if entry.tenant_status != TenantStatus::Active {
         return refuse(
@@ -103,7 +102,8 @@ pub async fn end(change: &mut Change, session: SessionId) -> Result<()> {
 /// # Errors
 /// `NOT_FOUND` for who is no member.
 pub async fn end_all(change: &mut Change, user: UserId) -> Result<()> {
-    memberships::end_sessions(change, user).await
+    let ended = sql::end_all(change, user).await?.ok_or_else(|| unknown_member(user))?;
+    ended.into_iter().try_for_each(|end| record_end(change, end))
 }
 
 /// Ends every live session of a person but one, in all tenants; returns how many.
@@ -119,6 +119,10 @@ pub async fn end_others(change: &mut Change, user: UserId, keep: SessionId) -> R
         record_end(change, end)?;
     }
     Ok(count)
+}
+
+fn unknown_member(user: UserId) -> Error {
+    Error::not_found("member", user)
 }
 
 fn record_end(change: &mut Change, end: SessionEnd) -> Result<()> {

@@ -56,8 +56,7 @@ pub struct Choice {
 /// after too many failures.
 pub async fn sign_in(app: &App, call: &Call, new: SignIn) -> Result<SignedIn> {
     let email = Email::parse("email", &new.email).ok();
-    let attempt = throttle::Attempt::new(app, email.as_ref(), &call.source);
-    attempt.count(app, email.as_ref(), &call.source).await?;
+    let attempt = throttle::count(app, email.as_ref(), &call.source).await?;
     let credentials = match &email {
         Some(email) => accounts::find_by_email(&app.pool, email).await?,
         None => None,
@@ -91,8 +90,7 @@ pub async fn prove(
     password: SecretString,
     hash: Option<&SecretString>,
 ) -> Result<bool> {
-    let attempt = throttle::Attempt::new(app, Some(email), &call.source);
-    attempt.count(app, Some(email), &call.source).await?;
+    let attempt = throttle::count(app, Some(email), &call.source).await?;
     let right = app.passwords.verify(password, hash.map(ExposeSecret::expose_secret)).await;
     if !matches!(right, Ok(false)) {
         attempt.forgive(app).await?;

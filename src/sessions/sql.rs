@@ -1,6 +1,5 @@
-//! The tables `sessions`, `activity` and `sign_in_attempts`.
+//! The tables `sessions` and `activity`.
 
-use chrono::TimeDelta;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
@@ -38,8 +37,8 @@ impl Entry {
 pub async fn entry(conn: &mut PgConnection, tenant: &str, user: UserId) -> Result<Option<Entry>> {
     let row = sqlx::query!(
         r#"select t.id "tenant: TenantId", t.key, t.status "tenant_status: TenantStatus",
-                  m.status "member_status: MemberStatus", u.disabled, m.epoch "member_epoch",
-                  u.epoch "account_epoch"
+                  m.status "member_status: MemberStatus", u.disabled,
+                  m.epoch "member_epoch", u.epoch "account_epoch"
            from tenants t
            join memberships m on m.tenant_id = t.id
            join users u on u.id = m.user_id
@@ -226,6 +225,35 @@ pub async fn end(change: &mut Change, session: SessionId) -> Result<()> {
     Ok(())
 }
 
+/// Ends the live sessions of a member in this tenant; nothing when there is no such member. The lock
+/// keeps out who is signing in.
+pub async fn end_all(change: &mut Change, user: UserId) -> Result<Option<Vec<SessionEnd>>> {
+    let (tenant, now) = (change.tenant().id, change.now());
+    let member = sqlx::query_scalar!(
+        "select epoch from memberships
+         where tenant_id = $1 and user_id = $2 and status <> 'removed' for update",
+        tenant as TenantId,
+        user as UserId
+    )
+    .fetch_optional(change.conn())
+    .await?;
+    let Some(epoch) = member else { return Ok(None) };
+    let ended = sqlx::query_as!(
+        SessionEnd,
+        r#"update sessions set ended_at = $4
+           where tenant_id = $1 and user_id = $2 and member_epoch = $3
+             and ended_at is null and expires_at > $4
+           returning id "session: SessionId", user_id "user: UserId", expires_at expires"#,
+        tenant as TenantId,
+        user as UserId,
+        epoch,
+        now
+    )
+    .fetch_all(change.conn())
+    .await?;
+    Ok(Some(ended))
+}
+
 pub async fn end_others(
     change: &mut Change,
     user: UserId,
@@ -253,12 +281,7 @@ pub async fn end_others(
 }
 
 /// Whether the source signed in to the account within the last days.
-pub async fn is_familiar(
-    conn: &mut PgConnection,
-    email: &Email,
-    source: &str,
-    now: Time,
-) -> Result<bool> {
+pub async fn is_familiar(pool: &PgPool, email: &Email, source: &str, now: Time) -> Result<bool> {
     let found = sqlx::query_scalar!(
         "select s.id from sessions s join users u on u.id = s.user_id
          where u.email_canonical = $1 and s.source = $2
@@ -267,52 +290,7 @@ pub async fn is_familiar(
         source,
         now
     )
-    .fetch_optional(conn)
+    .fetch_optional(pool)
     .await?;
     Ok(found.is_some())
-}
-
-/// Counts one attempt and returns when its whole allowance would be there again.
-pub async fn count(
-    conn: &mut PgConnection,
-    key: &[u8],
-    now: Time,
-    interval: TimeDelta,
-) -> Result<Time> {
-    let full_at = sqlx::query_scalar!(
-        "insert into sign_in_attempts as a (key, full_at) values ($1, $3)
-         on conflict (key) do update
-             set full_at = greatest(a.full_at, $2) + ($3::timestamptz - $2::timestamptz)
-         returning full_at",
-        key,
-        now,
-        now + interval
-    )
-    .fetch_one(conn)
-    .await?;
-    Ok(full_at)
-}
-
-pub async fn uncount(conn: &mut PgConnection, key: &[u8], interval: TimeDelta) -> Result<()> {
-    sqlx::query!(
-        "update sign_in_attempts set full_at = full_at - make_interval(secs => $2) where key = $1",
-        key,
-        interval.as_seconds_f64()
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-/// Deletes some rows that count nothing any more, more than one attempt makes.
-pub async fn forget_full(conn: &mut PgConnection, now: Time) -> Result<()> {
-    sqlx::query!(
-        "delete from sign_in_attempts where key in (
-             select key from sign_in_attempts where full_at < $1 order by full_at limit 10
-             for update skip locked)",
-        now
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
 }
