@@ -31,6 +31,7 @@ pub mod random;
 pub mod replica;
 pub mod roles;
 pub mod secret;
+pub mod server;
 pub mod service_accounts;
 pub mod sessions;
 pub mod telemetry;

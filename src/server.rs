@@ -62,6 +62,10 @@ pub enum StartError {
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
     #[error("a thread cannot be started: {0}")]
     Thread(#[from] std::io::Error),
+    #[error(transparent)]
+    Mail(#[from] crate::mail::MailError),
+    #[error(transparent)]
+    Keys(#[from] crate::secret::KeysError),
     #[error("reflection cannot be served: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
 }
@@ -90,27 +94,14 @@ impl Server {
         if !db::schema_is_current(&mut conn).await? {
             return Err(StartError::Schema);
         }
-        tenants::insert_system(&mut conn).await?;
         conn.close().await?;
-
-        let clock = Clock::default();
-        let (replica, feed) = Feed::start(settings.database.clone(), clock.clone()).await?;
         let socket = bind(settings.listen).await?;
         let admin_socket = bind(settings.admin_listen).await?;
         let (grpc, admin) = (socket.local_addr()?, admin_socket.local_addr()?);
-        let app = App::new(Parts {
-            pool: db::pool(&settings.database, settings.database_pool).await?,
-            replica,
-            clock,
-            keys: settings.keys,
-            mail: settings.mail,
-            passwords: Passwords::new()?,
-            turns: Turns::default(),
-            public_url: settings.public_url.unwrap_or_else(|| format!("http://{grpc}")),
-        });
-        // The feed has a thread of its own: no storm of operations can starve it.
-        let feed = own_thread("feed", feed.run())?;
-        tenants::bootstrap(&app).await?;
+        let public_url = settings.public_url.unwrap_or_else(|| format!("http://{grpc}"));
+        let (keys, mail) = (settings.keys, settings.mail);
+        let (app, feed) =
+            assemble(&settings.database, settings.database_pool, keys, mail, public_url).await?;
 
         let (health, health_service) = tonic_health::server::health_reporter();
         let mut routes = Routes::new(health_service.clone());
@@ -154,6 +145,58 @@ impl Server {
         pool.close().await;
         tracing::info!("stopped");
     }
+}
+
+/// The app and its feed, which is all that a command needs who makes a change and ends.
+async fn assemble(
+    database: &SecretString,
+    pool: u32,
+    keys: Keys,
+    mail: Mail,
+    public_url: String,
+) -> Result<(App, JoinHandle<()>), StartError> {
+    let mut conn = db::connect(database).await?;
+    tenants::insert_system(&mut conn).await?;
+    conn.close().await?;
+    let clock = Clock::default();
+    let (replica, feed) = Feed::start(database.clone(), clock.clone()).await?;
+    let app = App::new(Parts {
+        pool: db::pool(database, pool).await?,
+        replica,
+        clock,
+        keys,
+        mail,
+        passwords: Passwords::new()?,
+        turns: Turns::default(),
+        public_url,
+    });
+    // The feed has a thread of its own: no storm of operations can starve it.
+    let feed = own_thread("feed", feed.run())?;
+    tenants::bootstrap(&app).await?;
+    Ok((app, feed))
+}
+
+/// Runs one operation of a command beside the database, without serving anything.
+///
+/// # Errors
+/// When the database cannot be used; the inner result is the operation's.
+pub async fn once<T>(
+    database: &SecretString,
+    operation: impl AsyncFnOnce(&App) -> T,
+) -> Result<T, StartError> {
+    let mut conn = db::connect(database).await?;
+    if !db::schema_is_current(&mut conn).await? {
+        return Err(StartError::Schema);
+    }
+    conn.close().await?;
+    // A command sends no mail and opens no link: the servers do, with keys of their own.
+    let keys = Keys::parse(&Keys::generate()?)?;
+    let mail = Mail::parse(&"file:///dev/null".into(), "rolecall@localhost")?;
+    let (app, feed) = assemble(database, 2, keys, mail, String::new()).await?;
+    let outcome = operation(&app).await;
+    drop(app);
+    let _ = tokio::time::timeout(GRACE, feed).await;
+    Ok(outcome)
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {

@@ -11,8 +11,8 @@ use crate::{
     ids::InvitationId,
     proto::{
         self as pb, accept_invitation_request::Account,
-        invitation_service_client::InvitationServiceClient,
-        role_service_client::RoleServiceClient, tenant_service_client::TenantServiceClient,
+        invitation_service_client::InvitationServiceClient, role_service_client::RoleServiceClient,
+        tenant_service_client::TenantServiceClient,
         workspace_service_client::WorkspaceServiceClient,
     },
     server::Server,

@@ -156,19 +156,20 @@ fn request_id(headers: &HeaderMap, app: &App) -> String {
 
 /// The deadline in the metadata `grpc-timeout`, such as `500m` for half a second.
 fn deadline(headers: &HeaderMap) -> Duration {
-    let asked = headers.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(|text| {
-        let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-        let number: u64 = number.parse().ok()?;
-        Some(match unit {
-            "H" => Duration::from_secs(number.saturating_mul(3600)),
-            "M" => Duration::from_secs(number.saturating_mul(60)),
-            "S" => Duration::from_secs(number),
-            "m" => Duration::from_millis(number),
-            "u" => Duration::from_micros(number),
-            "n" => Duration::from_nanos(number),
-            _ => return None,
-        })
-    });
+    let asked =
+        headers.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(|text| {
+            let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+            let number: u64 = number.parse().ok()?;
+            Some(match unit {
+                "H" => Duration::from_secs(number.saturating_mul(3600)),
+                "M" => Duration::from_secs(number.saturating_mul(60)),
+                "S" => Duration::from_secs(number),
+                "m" => Duration::from_millis(number),
+                "u" => Duration::from_micros(number),
+                "n" => Duration::from_nanos(number),
+                _ => return None,
+            })
+        });
     asked.unwrap_or(LONGEST).min(LONGEST)
 }
 

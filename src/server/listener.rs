@@ -2,13 +2,7 @@
 //! encodes without touching another core. (Measured: a multi-threaded runtime writes once per answer
 //! instead of once per batch.)
 
-use std::{
-    convert::Infallible,
-    net::SocketAddr,
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use axum::{Router, extract::ConnectInfo};
 use hyper_util::{
@@ -92,7 +86,8 @@ impl Listener {
         for n in 0..count {
             let (queue, sockets) = mpsc::channel(BACKLOG);
             let (alive, ended) = mpsc::channel(1);
-            let core = Core { router: router.clone(), tls: tls.clone(), stopping: stopping.clone() };
+            let core =
+                Core { router: router.clone(), tls: tls.clone(), stopping: stopping.clone() };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             std::thread::Builder::new().name(format!("core-{n}")).spawn(move || {
                 runtime.block_on(core.run(sockets));

@@ -184,11 +184,13 @@ impl Maker<'_> {
             match member.status {
                 MemberStatus::Active => {}
                 MemberStatus::Suspended => {
-                    let request = pb::SuspendMembershipRequest { tenant, user_id, ..Default::default() };
+                    let request =
+                        pb::SuspendMembershipRequest { tenant, user_id, ..Default::default() };
                     by.memberships().suspend_membership(request).await.unwrap();
                 }
                 MemberStatus::Removed => {
-                    let request = pb::RemoveMembershipRequest { tenant, user_id, ..Default::default() };
+                    let request =
+                        pb::RemoveMembershipRequest { tenant, user_id, ..Default::default() };
                     by.memberships().remove_membership(request).await.unwrap();
                 }
             }
