@@ -32,7 +32,7 @@ create table events (
     format integer not null, -- the lowest format that can apply it
     body json not null,      -- json, not jsonb: the bytes are what the hash covers
     hash bytea not null,
-    event_id uuid not null generated always as (((body ->> 'id'))::uuid) stored,
+    event_id uuid not null generated always as (substr(body ->> 'id', 5)::uuid) stored, -- evt_…
     verb text not null generated always as (body ->> 'verb') stored,
     actor text not null generated always as (body ->> 'actor') stored,
     on_behalf_of text generated always as (body ->> 'on_behalf_of') stored,
