@@ -4,8 +4,11 @@
 mod crash;
 mod decision;
 mod gate;
+mod groups;
 mod people;
 mod postgres;
+mod roles;
 mod structure;
+mod tenants;
 mod world;
 mod writes;
