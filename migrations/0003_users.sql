@@ -36,6 +36,8 @@ create table memberships (
     constraint memberships_pkey primary key (tenant_id, user_id)
 );
 create index memberships_user on memberships (user_id);
+create index memberships_name on memberships (tenant_id, lower(last_name), lower(first_name), user_id)
+    where status <> 'removed'; -- the list of people, as it is usually sorted
 create unique index memberships_external_id on memberships (tenant_id, external_id) where external_id <> '';
 
 -- When people were last seen. Bookkeeping: nothing that a decision or the audit reads.

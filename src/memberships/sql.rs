@@ -215,9 +215,9 @@ pub async fn list(
     let mut tx = pool.begin_with("begin isolation level repeatable read, read only").await?;
     let revision = load::revision(&mut tx).await?;
     let mut query = QueryBuilder::new("select (");
-    MEMBERS.select(&mut query, "count(*)", permit, filter);
+    MEMBERS.count(&mut query, permit, filter);
     query.push(") + (");
-    INVITED.select(&mut query, "count(*)", permit, filter);
+    INVITED.count(&mut query, permit, filter);
     query.push(")");
     let total: i64 = query.build_query_scalar().fetch_one(&mut *tx).await?;
 
@@ -226,7 +226,7 @@ pub async fn list(
     query.push(") union all (");
     INVITED.page(&mut query, permit, filter, after, limit);
     let way = if filter.descending { "desc" } else { "asc" };
-    query.push(format!(") order by first {way}, second {way}, id {way} limit ")).push_bind(limit);
+    query.push(format!(") order by major {way}, minor {way}, id {way} limit ")).push_bind(limit);
     let rows: Vec<ListedRow> = query.build_query_as().fetch_all(&mut *tx).await?;
     let rows = with_roles(&mut tx, permit, rows).await?;
     tx.rollback().await?;
@@ -238,6 +238,8 @@ struct Source {
     table: &'static str,
     id: &'static str,
     columns: &'static str,
+    /// The table alone, which counts faster, and with all that columns and filters name.
+    alone: &'static str,
     joined: &'static str,
     email: &'static str,
     email_canonical: &'static str,
@@ -254,6 +256,7 @@ const MEMBERS: Source = Source {
               m.department, m.job_title, m.phone, m.location, m.external_id, m.metadata,
               a.last_sign_in_at, a.last_active_at, m.version, m.created_at, m.updated_at,
               false invited",
+    alone: "memberships m",
     joined: "memberships m join users u on u.id = m.user_id
              left join activity a on a.tenant_id = m.tenant_id and a.user_id = m.user_id",
     email: "u.email",
@@ -270,6 +273,7 @@ const INVITED: Source = Source {
               i.department, i.job_title, i.phone, i.location, '' external_id, '{}'::jsonb metadata,
               null::timestamptz last_sign_in_at, null::timestamptz last_active_at, i.version,
               i.created_at, i.updated_at, true invited",
+    alone: "invitations i",
     joined: "invitations i",
     email: "i.email",
     email_canonical: "i.email_canonical",
@@ -296,6 +300,11 @@ impl Source {
         }
     }
 
+    fn count(&self, query: &mut Query, permit: &Permit, filter: &Filter) {
+        let from = if filter.query.is_some() { self.joined } else { self.alone };
+        self.select(query, "count(*)", from, permit, filter);
+    }
+
     fn page(
         &self,
         query: &mut Query,
@@ -304,23 +313,23 @@ impl Source {
         after: Option<&SortKey>,
         limit: i64,
     ) {
-        let (first, second) = self.sort(filter.order);
+        let (major, minor) = self.sort(filter.order);
         let id = self.id;
-        let shown = format!("{}, {first} first, {second} second, {id} id", self.columns);
-        self.select(query, &shown, permit, filter);
+        let shown = format!("{}, {major} major, {minor} minor, {id} id", self.columns);
+        self.select(query, &shown, self.joined, permit, filter);
         let (further, way) = if filter.descending { ("<", "desc") } else { (">", "asc") };
         if let Some(after) = after {
-            query.push(format!(" and ({first}, {second}, {id}) {further} ("));
+            query.push(format!(" and ({major}, {minor}, {id}) {further} ("));
             query.push_bind(after.0.clone()).push(", ").push_bind(after.1.clone()).push(", ");
             query.push_bind(after.2).push(")");
         }
-        query.push(format!(" order by {first} {way}, {second} {way}, {id} {way} limit "));
+        query.push(format!(" order by {major} {way}, {minor} {way}, {id} {way} limit "));
         query.push_bind(limit);
     }
 
-    fn select(&self, query: &mut Query, shown: &str, permit: &Permit, filter: &Filter) {
+    fn select(&self, query: &mut Query, shown: &str, from: &str, permit: &Permit, filter: &Filter) {
         let (table, tenant) = (self.table, permit.tenant().uuid());
-        query.push(format!("select {shown} from {} where {table}.tenant_id = ", self.joined));
+        query.push(format!("select {shown} from {from} where {table}.tenant_id = "));
         query.push_bind(tenant);
         match (filter.status, table) {
             (None | Some(StatusFilter::Pending), "i") => {
@@ -367,8 +376,8 @@ struct ListedRow {
     #[sqlx(flatten)]
     row: Row,
     invited: bool,
-    first: String,
-    second: String,
+    major: String,
+    minor: String,
     id: Uuid,
 }
 
@@ -397,7 +406,7 @@ async fn with_roles(
             Person::Member(Box::new(membership))
         };
         let roles = roles.remove(&listed.id).unwrap_or_default();
-        Listed { person, roles, key: (listed.first, listed.second, listed.id) }
+        Listed { person, roles, key: (listed.major, listed.minor, listed.id) }
     });
     Ok(listed.collect())
 }
