@@ -1,7 +1,11 @@
 //! Passwords: argon2id with the parameters of OWASP, off the async threads and a few at a time, so that
 //! a storm of sign-ins cannot starve anything else.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use argon2::{
     Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version,
@@ -12,8 +16,14 @@ use tokio::sync::Semaphore;
 
 use crate::error::{Error, Result};
 
-/// The shortest and the longest password, in bytes (ASVS 6.2.1, 6.2.9).
-pub const LENGTH: std::ops::RangeInclusive<usize> = 8..=1024;
+/// The shortest new password, in characters (ASVS 6.2.1).
+pub const SHORTEST: usize = 10;
+/// The longest password, in bytes: hashing takes time by length (ASVS 6.2.9).
+pub const LONGEST: usize = 1024;
+/// What is tried first (ASVS 6.2.4): those of the 20,000 most used passwords that Django ships, from
+/// the list of Royce Williams, that are long enough; lowercase, one a line.
+static GUESSED: LazyLock<HashSet<&str>> =
+    LazyLock::new(|| include_str!("passwords/guessed.txt").lines().collect());
 /// Memory in KiB, passes and lanes (ASVS appendix C, OWASP).
 const COST: (u32, u32, u32) = (19_456, 2, 1);
 /// How many may wait for each core.
@@ -44,14 +54,21 @@ impl Passwords {
         })
     }
 
+    /// Whether it may become somebody's password.
+    ///
     /// # Errors
-    /// `INVALID_ARGUMENT` naming `field` when it is too short or too long.
+    /// `INVALID_ARGUMENT` naming `field` when it is too short, too long or among the first to be guessed.
     pub fn check(field: &str, password: &SecretString) -> Result<()> {
-        if LENGTH.contains(&password.expose_secret().len()) {
-            return Ok(());
+        let password = password.expose_secret();
+        if password.chars().count() < SHORTEST || password.len() > LONGEST {
+            let wanted = format!("at least {SHORTEST} characters and at most {LONGEST} bytes");
+            return Err(Error::invalid(field, wanted));
         }
-        let wanted = format!("{} to {} bytes", LENGTH.start(), LENGTH.end());
-        Err(Error::invalid(field, wanted))
+        if GUESSED.contains(password.to_lowercase().as_str()) {
+            let wanted = "it is among the passwords that are guessed first; choose another";
+            return Err(Error::invalid(field, wanted));
+        }
+        Ok(())
     }
 
     /// # Errors
@@ -76,7 +93,7 @@ impl Passwords {
         self.work(move || {
             let hash = PasswordHash::new(&hash).map_err(Error::internal)?;
             let password = password.expose_secret().as_bytes();
-            let fits = password.len() <= *LENGTH.end();
+            let fits = password.len() <= LONGEST;
             Ok(argon2.verify_password(password, &hash).is_ok() && known && fits)
         })
         .await?
@@ -98,5 +115,21 @@ impl Passwords {
         })
         .await
         .map_err(Error::internal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_long_and_much_used_passwords_are_refused() {
+        let check = |text: &str| Passwords::check("password", &text.to_owned().into()).is_ok();
+        assert!(check("correct horse battery staple"));
+        assert!(check("ñandú-ñandú"), "characters count, not bytes");
+        for bad in ["", "ninechars", "qwertyuiop", "QwertyUiop", "1q2w3e4r5t"] {
+            assert!(!check(bad), "{bad}");
+        }
+        assert!(check(&"x1".repeat(LONGEST / 2)) && !check(&"x".repeat(LONGEST + 1)));
     }
 }
