@@ -25,7 +25,8 @@ fn main() -> ExitCode {
     let command = Command::parse();
     let outcome = run(command);
     outcome.unwrap_or_else(|error| {
-        let _ = writeln!(std::io::stderr(), "error: {error}");
+        let text = rolecall::error::chain(error.as_ref());
+        let _ = writeln!(std::io::stderr(), "error: {text}");
         ExitCode::FAILURE
     })
 }

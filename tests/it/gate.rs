@@ -177,10 +177,9 @@ async fn nobody(by: &Api, tenant: &str) -> (String, String, String) {
 async fn every_guarded_rpc_refuses_a_missing_malformed_unknown_or_revoked_credential() {
     let mut world = World::start().await;
     let (admin, _) = world.tenant("acme").await;
-    let (account, key, secret) = nobody(&admin, "acme").await;
+    let (_, key, secret) = nobody(&admin, "acme").await;
     let revoke = pb::RevokeApiKeyRequest {
         tenant: "acme".into(),
-        service_account_id: account,
         api_key_id: key,
         ..Default::default()
     };

@@ -197,10 +197,10 @@ impl Maker<'_> {
         }
     }
 
-    async fn set_accounts(&self, accounts: impl Iterator<Item = (&String, Account)>) {
+    async fn set_accounts(&self, accounts: Vec<(String, Account)>) {
         for (alias, account) in accounts {
             if account == Account::Disabled {
-                let user_id = self.subjects[alias].clone();
+                let user_id = self.subjects[&alias].clone();
                 let request = pb::DisableUserRequest { user_id, ..Default::default() };
                 self.world.operator.users().disable_user(request).await.unwrap();
             }
@@ -228,8 +228,9 @@ async fn run(case: &Case) -> Vec<String> {
     maker.set_statuses("acme", &case.tenant, administrator.as_ref().unwrap_or(&operator)).await;
     maker.set_statuses("system", &case.system, &operator).await;
     let members = case.tenant.members.iter().chain(&case.system.members);
-    let people = members.map(|m| (&m.id, m.account));
-    maker.set_accounts(people.chain(case.outsiders.iter().map(|o| (&o.id, o.account)))).await;
+    let people = members.map(|m| (m.id.clone(), m.account));
+    let outsiders = case.outsiders.iter().map(|o| (o.id.clone(), o.account));
+    maker.set_accounts(people.chain(outsiders).collect()).await;
     if case.tenant.status == TenantStatus::Suspended {
         let tenant = "acme".to_owned();
         let suspend = pb::SuspendTenantRequest { tenant, ..Default::default() };
