@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use prost_reflect::{
-    DescriptorPool, DynamicMessage, Kind, MessageDescriptor, MethodDescriptor, ReflectMessage, Value,
+    DescriptorPool, DynamicMessage, Kind, MessageDescriptor, MethodDescriptor, ReflectMessage,
+    Value,
 };
 use rolecall::proto::{self as pb, DESCRIPTOR, RULES, Rule};
 use tonic::{
@@ -142,10 +143,8 @@ impl Decoder for Raw {
 
 async fn call(api: &Api, path: &str, message: &DynamicMessage) -> Result<Bytes, Status> {
     use prost::Message;
-    let service = tonic::service::interceptor::InterceptedService::new(
-        api.channel.clone(),
-        api.auth.clone(),
-    );
+    let service =
+        tonic::service::interceptor::InterceptedService::new(api.channel.clone(), api.auth.clone());
     let mut grpc = Grpc::new(service);
     grpc.ready().await.map_err(|e| Status::unknown(e.to_string()))?;
     let path = path.parse().unwrap();
@@ -178,11 +177,8 @@ async fn every_guarded_rpc_refuses_a_missing_malformed_unknown_or_revoked_creden
     let mut world = World::start().await;
     let (admin, _) = world.tenant("acme").await;
     let (_, key, secret) = nobody(&admin, "acme").await;
-    let revoke = pb::RevokeApiKeyRequest {
-        tenant: "acme".into(),
-        api_key_id: key,
-        ..Default::default()
-    };
+    let revoke =
+        pb::RevokeApiKeyRequest { tenant: "acme".into(), api_key_id: key, ..Default::default() };
     admin.service_accounts().revoke_api_key(revoke).await.unwrap();
 
     let forged = format!("rcs_{}", "A".repeat(138));
@@ -287,9 +283,8 @@ async fn reflection_needs_a_credential_where_it_is_not_open() {
     let world = World::start().await;
     let path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
     let pool = DescriptorPool::decode(DESCRIPTOR).unwrap();
-    let empty = DynamicMessage::new(
-        pool.get_message_by_name("rolecall.v1.GetTenantRequest").unwrap(),
-    );
+    let empty =
+        DynamicMessage::new(pool.get_message_by_name("rolecall.v1.GetTenantRequest").unwrap());
     assert_eq!(empty.descriptor().name(), "GetTenantRequest");
     let refused = call(&world.anonymous().await, path, &empty).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated);

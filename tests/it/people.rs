@@ -44,12 +44,17 @@ async fn no_path_takes_the_last_administrator() {
     let (admin, user) = world.tenant("acme").await;
     install(&admin, "platform").await;
     let user_id = user.clone();
-    let held: Vec<String> =
-        assignments(&admin, &user).await.into_iter().filter(|a| a.role == "administrator").map(|a| a.id).collect();
+    let held: Vec<String> = assignments(&admin, &user)
+        .await
+        .into_iter()
+        .filter(|a| a.role == "administrator")
+        .map(|a| a.id)
+        .collect();
     assert_eq!(held.len(), 1);
 
     let demote = admin.memberships().update_member_roles(roles(&user, &[], &held)).await;
-    let replace = admin.memberships().update_member_roles(roles(&user, &[("basic", "")], &[])).await;
+    let replace =
+        admin.memberships().update_member_roles(roles(&user, &[("basic", "")], &[])).await;
     let until = pb::AssignRole {
         end_time: Some(pb::timestamp(world.server.app.clock.now() + chrono::TimeDelta::days(1))),
         ..role_on("administrator", "")
@@ -204,10 +209,14 @@ async fn nobody_gives_more_than_they_hold_or_their_role_lists() {
     let helen = world.member(&admin, "acme", "helen@acme.example", &[("hr_manager", "")]).await;
     let hr = world.sign_in("acme", "helen@acme.example").await;
     let maria = world.member(&hr, "acme", "maria@acme.example", &[("employee", "")]).await;
-    for (subject, role) in
-        [(&maria, "director"), (&helen, "director"), (&helen, "administrator"), (&maria, "accountant")]
-    {
-        let refused = hr.memberships().update_member_roles(roles(subject, &[(role, "")], &[])).await;
+    for (subject, role) in [
+        (&maria, "director"),
+        (&helen, "director"),
+        (&helen, "administrator"),
+        (&maria, "accountant"),
+    ] {
+        let refused =
+            hr.memberships().update_member_roles(roles(subject, &[(role, "")], &[])).await;
         let refused = refused.unwrap_err();
         assert_eq!(refused.code(), Code::PermissionDenied, "{role}");
         assert_eq!(reason(&refused), "ROLE_NOT_GRANTABLE", "{role}");
@@ -274,12 +283,20 @@ async fn a_service_acts_for_a_person_within_what_both_may_do() {
     let service = world.with(&secret).await;
     let list = || pb::ListMembershipsRequest { tenant: "acme".into(), ..Default::default() };
 
-    admin.memberships().update_member_roles(roles(&portal, &[("hr_manager", "")], &[])).await.unwrap();
+    admin
+        .memberships()
+        .update_member_roles(roles(&portal, &[("hr_manager", "")], &[]))
+        .await
+        .unwrap();
     service.memberships().list_memberships(list()).await.unwrap();
     let refused = service.on_behalf_of(&first).memberships().list_memberships(list()).await;
     assert_eq!(reason(&refused.unwrap_err()), "ACT_AS_REFUSED");
 
-    admin.memberships().update_member_roles(roles(&portal, &[("administrator", "")], &[])).await.unwrap();
+    admin
+        .memberships()
+        .update_member_roles(roles(&portal, &[("administrator", "")], &[]))
+        .await
+        .unwrap();
     service.on_behalf_of(&first).memberships().list_memberships(list()).await.unwrap();
     let refused = service.on_behalf_of(&maria).memberships().list_memberships(list()).await;
     assert_eq!(reason(&refused.unwrap_err()), "PERMISSION_MISSING_ON_BEHALF_OF");
@@ -293,6 +310,9 @@ async fn a_service_acts_for_a_person_within_what_both_may_do() {
     let events = pb::ListAuditEventsRequest { tenant: "acme".into(), ..Default::default() };
     let events = admin.audit().list_audit_events(events).await.unwrap().into_inner().events;
     let created = events.iter().find(|e| e.verb == "workspace.created").unwrap();
-    assert_eq!((created.actor.as_str(), created.on_behalf_of.as_str()), (portal.as_str(), first.as_str()));
+    assert_eq!(
+        (created.actor.as_str(), created.on_behalf_of.as_str()),
+        (portal.as_str(), first.as_str())
+    );
     world.stop().await;
 }

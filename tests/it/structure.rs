@@ -43,7 +43,8 @@ fn is(path: &str, files: &[&str]) -> bool {
 
 #[test]
 fn generated_types_stay_at_the_edge() {
-    let edge = ["proto.rs", "server.rs", "server/", "access.rs", "caller.rs", "change/", "change.rs"];
+    let edge =
+        ["proto.rs", "server.rs", "server/", "access.rs", "caller.rs", "change/", "change.rs"];
     let may = |path: &str| path.ends_with("/rpc.rs") || is(path, &edge) || path == "dev/demo.rs";
     assert_eq!(offenders("crate::proto", may), Vec::<String>::new());
     assert_eq!(offenders("proto::{", may), Vec::<String>::new());
@@ -51,7 +52,9 @@ fn generated_types_stay_at_the_edge() {
 
 #[test]
 fn a_status_is_made_in_one_place() {
-    for word in ["Status::new(", "Status::internal(", "Status::invalid_argument(", "with_error_details("] {
+    for word in
+        ["Status::new(", "Status::internal(", "Status::invalid_argument(", "with_error_details("]
+    {
         assert_eq!(offenders(word, |path| path == "error.rs"), Vec::<String>::new(), "{word}");
     }
 }
@@ -60,7 +63,10 @@ fn a_status_is_made_in_one_place() {
 fn statements_stand_in_few_files() {
     let may = |path: &str| {
         path.ends_with("/sql.rs")
-            || is(path, &["db.rs", "change.rs", "change/", "outbox.rs", "outbox/", "access.rs", "replica/"])
+            || is(
+                path,
+                &["db.rs", "change.rs", "change/", "outbox.rs", "outbox/", "access.rs", "replica/"],
+            )
     };
     for word in ["sqlx::query", "sqlx::raw_sql", "query_as!", "query_scalar!"] {
         assert_eq!(offenders(word, may), Vec::<String>::new(), "{word}");
@@ -99,7 +105,9 @@ fn each_table_is_written_by_one_file() {
                 let next = rest[name.len()..].trim_start();
                 let statement = match verb {
                     "insert into " => next.starts_with('('),
-                    "update " => next.starts_with("set ") || next.contains(" set ") && next.len() < 2,
+                    "update " => {
+                        next.starts_with("set ") || next.contains(" set ") && next.len() < 2
+                    }
                     _ => next.starts_with("where") || next.starts_with('"'),
                 };
                 if statement {
@@ -166,8 +174,10 @@ fn plumbing_knows_no_feature() {
         .filter_map(|path| path.split_once('/').map(|(folder, _)| folder))
         .filter(|folder| !NOT_FEATURES.contains(folder))
         .collect();
-    let plumbing = ["access.rs", "app.rs", "caller.rs", "change.rs", "change/", "clock.rs", "db.rs"];
-    let plumbing = [&plumbing[..], &["error.rs", "ids.rs", "page.rs", "replica/", "secret.rs"]].concat();
+    let plumbing =
+        ["access.rs", "app.rs", "caller.rs", "change.rs", "change/", "clock.rs", "db.rs"];
+    let plumbing =
+        [&plumbing[..], &["error.rs", "ids.rs", "page.rs", "replica/", "secret.rs"]].concat();
     for (path, text) in sources.iter().filter(|(path, _)| is(path, &plumbing)) {
         for feature in &features {
             assert!(!text.contains(&format!("crate::{feature}")), "{path} knows {feature}");

@@ -37,8 +37,7 @@ async fn postgres() -> &'static Postgres {
     POSTGRES
         .get_or_init(|| async {
             let folder = std::env::temp_dir().join(format!("rolecall-test-{}", std::process::id()));
-            let options =
-                Options { data_dir: folder, bin_dir: None, port: 0, durable: false };
+            let options = Options { data_dir: folder, bin_dir: None, port: 0, durable: false };
             let postgres = Postgres::start(options).await.unwrap();
             let mut conn = PgConnection::connect(&postgres.superuser_url()).await.unwrap();
             conn.execute("create database template_rolecall").await.unwrap();
@@ -190,7 +189,11 @@ impl World {
     }
 }
 
-pub async fn serve(database: &SecretString, keys: &SecretString, mails: &std::path::Path) -> Server {
+pub async fn serve(
+    database: &SecretString,
+    keys: &SecretString,
+    mails: &std::path::Path,
+) -> Server {
     let mail_url = SecretString::from(format!("file://{}", mails.display()));
     let settings = Settings {
         database: database.clone(),

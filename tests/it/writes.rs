@@ -72,15 +72,14 @@ async fn a_dry_run_checks_everything_and_writes_nothing() {
     let refused = admin.workspaces().create_workspace(dry).await.unwrap_err();
     assert_eq!(refused.code(), Code::AlreadyExists);
 
-    let leave = pb::LeaveTenantRequest {
-        tenant: "acme".into(),
-        validate_only: true,
-        ..Default::default()
-    };
+    let leave =
+        pb::LeaveTenantRequest { tenant: "acme".into(), validate_only: true, ..Default::default() };
     let refused = admin.memberships().leave_tenant(leave).await.unwrap_err();
     assert_eq!(reason(&refused), "LAST_ADMINISTRATOR");
     let question = check("acme", &user, "anything.at.all", "workspaces/paris");
-    assert!(world.operator.permissions().check_permission(question).await.unwrap().into_inner().allowed);
+    assert!(
+        world.operator.permissions().check_permission(question).await.unwrap().into_inner().allowed
+    );
     world.stop().await;
 }
 
@@ -118,8 +117,14 @@ async fn bad_input_names_the_field_and_writes_nothing() {
     for (request, wrong) in [
         (pb::CreateWorkspaceRequest { key: "Paris".into(), ..workspace("x") }, "key"),
         (pb::CreateWorkspaceRequest { key: String::new(), ..workspace("x") }, "key"),
-        (pb::CreateWorkspaceRequest { display_name: String::new(), ..workspace("x") }, "display_name"),
-        (pb::CreateWorkspaceRequest { display_name: long.clone(), ..workspace("x") }, "display_name"),
+        (
+            pb::CreateWorkspaceRequest { display_name: String::new(), ..workspace("x") },
+            "display_name",
+        ),
+        (
+            pb::CreateWorkspaceRequest { display_name: long.clone(), ..workspace("x") },
+            "display_name",
+        ),
         (
             pb::CreateWorkspaceRequest { display_name: "a\u{202e}b".into(), ..workspace("x") },
             "display_name",
@@ -178,7 +183,10 @@ async fn the_server_may_add_events_and_neither_change_nor_delete_them() {
     let pool = &world.server.app.pool;
     for statement in ["update events set verb = verb", "delete from events", "truncate events"] {
         let refused = sqlx::query(statement).execute(pool).await.unwrap_err().to_string();
-        assert!(refused.contains("permission denied") || refused.contains("generated"), "{refused}");
+        assert!(
+            refused.contains("permission denied") || refused.contains("generated"),
+            "{refused}"
+        );
     }
     world.stop().await;
 }
@@ -226,12 +234,11 @@ async fn a_hundred_changes_at_once_are_all_obeyed_when_they_are_acknowledged() {
     while let Some(done) = tasks.join_next().await {
         done.unwrap();
     }
-    let gaps: i64 = sqlx::query_scalar(
-        "select max(revision) - count(distinct revision) from events",
-    )
-    .fetch_one(&world.server.app.pool)
-    .await
-    .unwrap();
+    let gaps: i64 =
+        sqlx::query_scalar("select max(revision) - count(distinct revision) from events")
+            .fetch_one(&world.server.app.pool)
+            .await
+            .unwrap();
     assert_eq!(gaps, 0, "revisions have no gaps");
     world.stop().await;
 }
