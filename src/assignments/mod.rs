@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use crate::{
     app::App,
     change::{Change, Event, Scope},
-    decision::{Assignment, Record, Role, Time},
+    decision::{Assignment, Record, Resource, Role, Time},
     error::{Error, Result},
     ids::{AssignmentId, Holder, RoleId, SubjectId, WorkspaceId},
 };
@@ -243,7 +243,7 @@ async fn held_through_groups(change: &mut Change, subject: SubjectId) -> Result<
 /// taken but is not there counts as held on the tenant: only whoever may assign there learns so.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` when there is nothing to do.
+/// `INVALID_ARGUMENT` for a malformed scope, or when there is nothing to do.
 pub async fn claimed_scopes(
     app: &App,
     tenant: &str,
@@ -253,7 +253,12 @@ pub async fn claimed_scopes(
     if add.is_empty() && remove.is_empty() {
         return Err(Error::invalid("add", "name at least one role to add or to remove"));
     }
-    let mut scopes: Vec<String> = add.iter().map(|new| new.scope.clone()).collect();
+    let mut scopes = Vec::with_capacity(add.len() + remove.len());
+    for new in add {
+        Resource::parse(&new.scope)
+            .map_err(|error| Error::invalid(format!("{}.scope", new.field), error))?;
+        scopes.push(new.scope.clone());
+    }
     if !remove.is_empty() {
         let found = sql::scopes(&app.pool, tenant, remove).await?;
         scopes.extend(remove.iter().map(|id| found.get(id).cloned().unwrap_or_default()));
