@@ -20,7 +20,8 @@ const PACKAGE_DIR: &str = "rolecall/v1";
 const OPTIONS_FILE: &str = "rolecall/v1/access.proto";
 
 fn main() -> ExitCode {
-    for path in ["build.rs", "build", ROOT] {
+    // The migrations are part of the program, too: `src/db.rs` embeds them.
+    for path in ["build.rs", "build", ROOT, "migrations"] {
         println!("cargo::rerun-if-changed={path}");
     }
     match run() {
