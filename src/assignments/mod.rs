@@ -243,16 +243,13 @@ async fn held_through_groups(change: &mut Change, subject: SubjectId) -> Result<
 /// taken but is not there counts as held on the tenant: only whoever may assign there learns so.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` for a malformed scope, or when there is nothing to do.
+/// `INVALID_ARGUMENT` for a malformed scope.
 pub async fn claimed_scopes(
     app: &App,
     tenant: &str,
     add: &[NewAssignment],
     remove: &[AssignmentId],
 ) -> Result<Vec<String>> {
-    if add.is_empty() && remove.is_empty() {
-        return Err(Error::invalid("add", "name at least one role to add or to remove"));
-    }
     let mut scopes = Vec::with_capacity(add.len() + remove.len());
     for new in add {
         Resource::parse(&new.scope)

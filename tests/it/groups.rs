@@ -235,12 +235,14 @@ async fn roles_of_a_group_are_given_and_taken_where_one_may_assign() {
     let local = world.sign_in("acme", "lea@acme.example").await;
     let (stranger, _) = world.tenant("other").await;
 
-    let empty = local.groups().update_group_roles(roles("team", &[], &[])).await.unwrap_err();
-    assert_eq!((empty.code(), field(&empty).as_str()), (Code::InvalidArgument, "add"));
+    let malformed = roles("team", &[("reader", "workspaces")], &[]);
+    let status = local.groups().update_group_roles(malformed).await.unwrap_err();
+    assert_eq!(field(&status), "add[0].scope", "{status}");
     let elsewhere = roles("team", &[], &[on("workspaces/rome")]);
     let there = roles("team", &[("reader", "workspaces/rome")], &[]);
     let nothing = roles("team", &[], &["asg_0199aaaaaaaaaaaaaaaaaaaaaaaaaaaa".to_owned()]);
-    for request in [elsewhere, there, nothing.clone()] {
+    let empty = roles("team", &[], &[]);
+    for request in [elsewhere, there, nothing.clone(), empty] {
         let status = local.groups().update_group_roles(request).await.unwrap_err();
         assert_eq!(reason(&status), "PERMISSION_MISSING", "{status}");
     }
