@@ -269,9 +269,9 @@ pub fn permission(kind: MemberKind) -> &'static str {
 async fn require_gifts(change: &mut Change, invitation: &Invitation) -> Result<()> {
     let default = change.tenant().default_role;
     for promise in promises(change, invitation).await? {
-        if let Promise::Kept(Resolved { role, scope, ends, .. }) = promise
-            && !(Some(role.id) == default && scope.text.is_empty())
-        {
+        let Promise::Kept(kept) = promise else { continue };
+        let Resolved { role, scope, ends, .. } = *kept;
+        if Some(role.id) != default || !scope.text.is_empty() {
             change.require("iam.roles.assign", &scope.text)?;
             change.require_gift(role.id, &scope, ends)?;
         }
@@ -282,7 +282,7 @@ async fn require_gifts(change: &mut Change, invitation: &Invitation) -> Result<(
 /// A role of an invitation, as it can be given now.
 #[derive(Debug, Clone)]
 pub enum Promise {
-    Kept(Resolved),
+    Kept(Box<Resolved>),
     /// The role, the workspace or the time is gone; which role that was.
     Void(String),
 }
@@ -306,7 +306,8 @@ pub async fn promises(change: &mut Change, invitation: &Invitation) -> Result<Ve
         }
         let text = scope_text(key.flatten().map(String::as_str), path);
         let scope = change.scope("scope", &text).await?;
-        promises.push(Promise::Kept(Resolved { role, scope, starts: *starts, ends: *ends }));
+        let kept = Resolved { role, scope, starts: *starts, ends: *ends };
+        promises.push(Promise::Kept(Box::new(kept)));
     }
     Ok(promises)
 }

@@ -85,12 +85,9 @@ pub async fn prove(app: &App, call: &Call, link: &Link, means: Means) -> Result<
     let accepted = invitation.status == InvitationStatus::Accepted;
     match (means, account) {
         (Means::Session, _) => Ok(signed_in(call).map_or(Proof::Nothing, Proof::Session)),
-        // Said again after it was accepted, a new password is the account's.
-        (Means::New { password, .. }, Some(account)) if accepted => {
-            verify(app, link, password, account).await
-        }
         (Means::Password(password), Some(account)) => verify(app, link, password, account).await,
         (Means::Password(_), None) => Err(account_needed()),
+        (Means::New { .. }, Some(_)) if accepted => Ok(Proof::Nothing),
         (Means::New { .. }, Some(_)) => Err(account_exists()),
         (Means::New { password, first_name, last_name }, None) => {
             Passwords::check("new_account.password", &password)?;
