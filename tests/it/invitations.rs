@@ -49,7 +49,6 @@ async fn create(by: &Api, tenant: &str, email: &str, roles: &[(&str, &str)]) -> 
 }
 
 async fn refused(world: &World, request: pb::AcceptInvitationRequest) -> (Code, String) {
-    println!("{request:?}");
     let status = world.anonymous().await.invitations().accept_invitation(request).await;
     let status = status.unwrap_err();
     (status.code(), reason(&status))
@@ -124,7 +123,10 @@ async fn one_refused_role_refuses_the_invitation_and_nothing_is_sent() {
     let hr = world.sign_in("acme", "hr@acme.example").await;
     let both = invite("acme", "maria@acme.example", &[("employee", ""), ("director", "")]);
     let status = hr.invitations().create_invitation(both).await.unwrap_err();
-    assert_eq!((status.code(), reason(&status).as_str()), (Code::PermissionDenied, "ROLE_NOT_GRANTABLE"));
+    assert_eq!(
+        (status.code(), reason(&status).as_str()),
+        (Code::PermissionDenied, "ROLE_NOT_GRANTABLE")
+    );
     assert!(list(&admin, "acme", pb::InvitationStatus::Pending).await.is_empty());
     create(&hr, "acme", "maria@acme.example", &[("employee", "")]).await;
     world.mail_to("maria@acme.example").await;
@@ -221,7 +223,10 @@ async fn a_link_opened_by_the_wrong_person_or_half_way_is_not_lost() {
     let wrong = (Code::Unauthenticated, "PASSWORD_WRONG".to_owned());
     assert_eq!(refused(&world, existing(&token, "not hers at all")).await, wrong);
     let other = beta.invitations().accept_invitation(alone(&token)).await.unwrap_err();
-    assert_eq!((other.code(), reason(&other).as_str()), (Code::PermissionDenied, "SIGNED_IN_AS_ANOTHER"));
+    assert_eq!(
+        (other.code(), reason(&other).as_str()),
+        (Code::PermissionDenied, "SIGNED_IN_AS_ANOTHER")
+    );
     let forged = format!("{}A", &token[..token.len() - 1]);
     let forged = if forged == token { format!("{}B", &token[..token.len() - 1]) } else { forged };
     assert_eq!(refused(&world, accept(&forged)).await.0, Code::NotFound);

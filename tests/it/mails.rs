@@ -101,8 +101,11 @@ async fn serve(url: String) -> (Server, Api) {
 }
 
 async fn invite_administrator(operator: &Api, tenant: &str, email: &str) {
-    let administrator =
-        pb::TenantAdministrator { email: email.into(), first_name: "Ada".into(), ..Default::default() };
+    let administrator = pb::TenantAdministrator {
+        email: email.into(),
+        first_name: "Ada".into(),
+        ..Default::default()
+    };
     let create = pb::CreateTenantRequest {
         key: tenant.into(),
         display_name: tenant.to_uppercase(),
@@ -128,7 +131,8 @@ async fn wait_for(by: &Api, tenant: &str, wanted: impl Fn(&pb::Mail) -> bool) ->
 }
 
 async fn test_mail(by: &Api, to: &str) -> Result<pb::SendTestEmailResponse, tonic::Status> {
-    let request = pb::SendTestEmailRequest { tenant: "system".into(), to: to.into(), ..Default::default() };
+    let request =
+        pb::SendTestEmailRequest { tenant: "system".into(), to: to.into(), ..Default::default() };
     Ok(by.mail().send_test_email(request).await?.into_inner())
 }
 
@@ -142,7 +146,10 @@ async fn a_mail_outlives_a_server_that_is_busy_and_is_given_up_for_a_wrong_addre
     let (server, operator) = serve(format!("smtp://127.0.0.1:{port}")).await;
     smtp.busy.store(true, Ordering::Relaxed);
     invite_administrator(&operator, "acme", "ada@acme.example").await;
-    let waiting = wait_for(&operator, "acme", |mail| mail.attempts == 1 && mail.delivery() == pb::Delivery::Queued).await;
+    let waiting = wait_for(&operator, "acme", |mail| {
+        mail.attempts == 1 && mail.delivery() == pb::Delivery::Queued
+    })
+    .await;
     assert!(waiting.last_error.contains("come back later"), "{waiting:?}");
     assert!(waiting.next_attempt_time.is_some() && waiting.target.starts_with("inv_"));
     smtp.busy.store(false, Ordering::Relaxed);
@@ -151,7 +158,11 @@ async fn a_mail_outlives_a_server_that_is_busy_and_is_given_up_for_a_wrong_addre
     assert_eq!((sent.attempts, sent.last_error.as_str()), (2, ""));
     let mails = smtp.accepted.lock().unwrap().clone();
     assert_eq!(mails.len(), 1);
-    assert!(mails[0].contains(&format!("Message-ID: <{}@rolecall.example>", sent.id)), "{}", mails[0]);
+    assert!(
+        mails[0].contains(&format!("Message-ID: <{}@rolecall.example>", sent.id)),
+        "{}",
+        mails[0]
+    );
     assert!(mails[0].contains("https://id.example.com/invitations/rci_"), "{}", mails[0]);
 
     invite_administrator(&operator, "beta", "nobody@beta.example").await;
@@ -183,7 +194,10 @@ async fn a_test_mail_tells_each_step_that_the_server_answered() {
         test_mail(&operator, "ada@acme.example").await.unwrap();
     }
     let status = test_mail(&operator, "ada@acme.example").await.unwrap_err();
-    assert_eq!((status.code(), reason(&status).as_str()), (Code::ResourceExhausted, "TOO_MANY_ATTEMPTS"));
+    assert_eq!(
+        (status.code(), reason(&status).as_str()),
+        (Code::ResourceExhausted, "TOO_MANY_ATTEMPTS")
+    );
     server.stop().await;
 
     // Nobody listens there.

@@ -5,6 +5,8 @@ mod crash;
 mod decision;
 mod gate;
 mod groups;
+mod invitations;
+mod mails;
 mod people;
 mod postgres;
 mod roles;
