@@ -15,7 +15,7 @@ use crate::{
 };
 
 pub use rpc::read_ids;
-pub use sql::{Shown, shown, shown_by_tenant, shown_now, shown_of_groups};
+pub use sql::{Shown, shown, shown_by_tenant, shown_now, shown_of_group_now, shown_of_groups};
 
 /// The most assignments that one holder has.
 const MAX_HELD: usize = 200;
@@ -263,27 +263,6 @@ pub async fn claimed_scopes(
     scopes.sort_unstable();
     scopes.dedup();
     Ok(scopes)
-}
-
-/// What the holder itself has, as lists show it, inside a change.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn shown_in(change: &mut Change, holder: Holder) -> Result<Vec<Shown>> {
-    let mut shown = Vec::new();
-    for held in sql::held(change, holder).await? {
-        let scope = sql::scope(change, &held).await?.text;
-        let role = change.facts()?.roles.get(&held.role).map(|r| r.key.to_string());
-        shown.push(Shown {
-            id: Some(held.id),
-            role: role.unwrap_or_default(),
-            scope,
-            starts: held.starts,
-            ends: held.ends,
-            group: String::new(),
-        });
-    }
-    Ok(shown)
 }
 
 /// How many assignments give the role.

@@ -10,7 +10,7 @@ use crate::{
     change::{Change, Scope},
     decision::{Assignment, Time, scope_text},
     error::{Error, OnConstraint, Result},
-    ids::{AssignmentId, Holder, RoleId, SubjectId, TenantId, WorkspaceId},
+    ids::{AssignmentId, GroupId, Holder, RoleId, SubjectId, TenantId, WorkspaceId},
 };
 
 struct Row {
@@ -278,6 +278,24 @@ pub async fn shown_of_groups(
     permit: &Permit,
     groups: &[Uuid],
 ) -> Result<HashMap<Uuid, Vec<Shown>>> {
+    carried(pool, permit.tenant(), groups).await
+}
+
+/// The assignments of one group as this change has left them.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn shown_of_group_now(change: &mut Change, group: GroupId) -> Result<Vec<Shown>> {
+    let (tenant, group) = (change.tenant().id, group.uuid());
+    let mut shown = carried(change.conn(), tenant, &[group]).await?;
+    Ok(shown.remove(&group).unwrap_or_default())
+}
+
+async fn carried(
+    db: impl PgExecutor<'_>,
+    tenant: TenantId,
+    groups: &[Uuid],
+) -> Result<HashMap<Uuid, Vec<Shown>>> {
     let rows = sqlx::query!(
         r#"select a.group_id "group!", a.id, r.key "role", w.key "workspace?", a.path, a.starts_at,
                   a.ends_at
@@ -286,10 +304,10 @@ pub async fn shown_of_groups(
            left join workspaces w on w.tenant_id = $1 and w.id = a.workspace_id
            where a.tenant_id = $1 and a.group_id = any($2)
            order by a.id"#,
-        permit.tenant() as TenantId,
+        tenant as TenantId,
         groups
     )
-    .fetch_all(pool)
+    .fetch_all(db)
     .await?;
     let mut shown: HashMap<Uuid, Vec<Shown>> = HashMap::new();
     for row in rows {

@@ -194,12 +194,12 @@ pub async fn update_roles(change: &mut Change, edit: RolesEdit) -> Result<Descri
     for new in &edit.add {
         resolved.push(assignments::resolve(change, new).await?);
     }
-    let before = assignments::shown_in(change, group.holder()).await?;
+    let before = assignments::shown_of_group_now(change, group.id).await?;
     assignments::remove(change, group.holder(), &edit.remove).await?;
     for new in &resolved {
         assignments::give(change, group.holder(), new).await?;
     }
-    if before != assignments::shown_in(change, group.holder()).await? {
+    if before != assignments::shown_of_group_now(change, group.id).await? {
         touch(change, &mut group).await?;
     }
     describe(change, &edit.key).await
@@ -207,7 +207,7 @@ pub async fn update_roles(change: &mut Change, edit: RolesEdit) -> Result<Descri
 
 async fn describe(change: &mut Change, key: &str) -> Result<Described> {
     let group = sql::find_in(change, key).await?;
-    let roles = assignments::shown_in(change, group.holder()).await?;
+    let roles = assignments::shown_of_group_now(change, group.id).await?;
     Ok(Described { group, roles })
 }
 

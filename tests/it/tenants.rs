@@ -238,3 +238,30 @@ async fn the_installation_is_founded_once_however_many_processes_start() {
     assert!(roles.iter().all(|role| role.locked));
     world.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_whose_administrator_was_disabled_says_so_and_can_be_looked_after() {
+    let mut world = World::start().await;
+    let (_, user) = world.tenant("acme").await;
+    let disable = pb::DisableUserRequest { user_id: user.clone(), ..Default::default() };
+    world.operator.users().disable_user(disable).await.unwrap();
+    let tenant = get(&world.operator, "acme").await.unwrap();
+    assert_eq!(tenant.status(), pb::TenantStatus::NoAdministrator);
+    assert_eq!((tenant.administrator_count, tenant.warnings), (0, vec!["NO_ADMINISTRATOR".into()]));
+
+    let mut operator = world.operator.tenants();
+    let rename = pb::UpdateTenantRequest {
+        tenant: "acme".into(),
+        display_name: "Acme SA".into(),
+        ..Default::default()
+    };
+    operator.update_tenant(rename).await.unwrap();
+    operator.suspend_tenant(suspension("acme")).await.unwrap();
+    let status = operator.reactivate_tenant(reactivation("acme")).await.unwrap_err();
+    assert_eq!(reason(&status), "LAST_ADMINISTRATOR", "{status}");
+    let enable = pb::EnableUserRequest { user_id: user, ..Default::default() };
+    world.operator.users().enable_user(enable).await.unwrap();
+    let opened = operator.reactivate_tenant(reactivation("acme")).await.unwrap().into_inner();
+    assert_eq!(opened.tenant.unwrap().status(), pb::TenantStatus::Active);
+    world.stop().await;
+}
