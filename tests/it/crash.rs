@@ -26,6 +26,14 @@ struct Program {
     ready: Ready,
 }
 
+impl Drop for Program {
+    /// A test that fails leaves nothing running.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 #[derive(Deserialize)]
 struct Ready {
     grpc: String,
@@ -101,11 +109,19 @@ async fn invite_until_killed(program: Program) -> HashMap<usize, String> {
         let request = invitation(&program.ready.tenant, n);
         let (operator, acknowledged) = (operator.clone(), acknowledged.clone());
         tasks.spawn(async move {
-            // A few at a time, as clients do; the queue of a tenant is short.
-            tokio::time::sleep(Duration::from_millis(n as u64 * 5)).await;
-            if let Ok(answer) = operator.invitations().create_invitation(request).await {
-                let id = answer.into_inner().invitation.unwrap().id;
-                acknowledged.lock().unwrap().insert(n, id);
+            loop {
+                match operator.invitations().create_invitation(request.clone()).await {
+                    Ok(answer) => {
+                        let id = answer.into_inner().invitation.unwrap().id;
+                        acknowledged.lock().unwrap().insert(n, id);
+                        return;
+                    }
+                    // The queue of a tenant is short: come back, as the answer says.
+                    Err(status) if status.code() == Code::ResourceExhausted => {
+                        tokio::time::sleep(Duration::from_millis(200)).await;
+                    }
+                    Err(_) => return,
+                }
             }
         });
     }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use prost_reflect::{
-    DescriptorPool, DynamicMessage, Kind, MessageDescriptor, MethodDescriptor, ReflectMessage,
+    DescriptorPool, DynamicMessage, Kind, MapKey, MessageDescriptor, MethodDescriptor, ReflectMessage,
     Value,
 };
 use rolecall::proto::{self as pb, DESCRIPTOR, RULES, Rule};
@@ -57,11 +57,17 @@ fn methods() -> Vec<(String, MethodDescriptor, Rule)> {
 fn fill(descriptor: &MessageDescriptor, with: &Filling) -> DynamicMessage {
     let mut message = DynamicMessage::new(descriptor.clone());
     for field in descriptor.fields() {
+        if field.name() == "display_names" {
+            let names = [(MapKey::String("en".to_owned()), Value::String("Name".to_owned()))];
+            message.set_field(&field, Value::Map(names.into()));
+        }
         if field.containing_oneof().is_some() || field.is_map() {
             continue;
         }
         let text = |text: &str| Some(Value::String(text.to_owned()));
         let value = match (field.name(), field.kind()) {
+            // Nothing is written, so that each call finds what the one before found.
+            ("validate_only", _) => Some(Value::Bool(true)),
             ("request_id" | "etag" | "page_token" | "reason", _) => None,
             ("tenant", _) => text(&with.tenant),
             ("user_id" | "subject" | "user_ids" | "administrator_user_id", Kind::String) => {

@@ -181,10 +181,10 @@ async fn revision(world: &World) -> i64 {
 async fn the_server_may_add_events_and_neither_change_nor_delete_them() {
     let world = World::start().await;
     let pool = &world.server.app.pool;
-    for statement in ["update events set verb = verb", "delete from events", "truncate events"] {
+    for statement in ["update events set n = n", "delete from events", "truncate events"] {
         let refused = sqlx::query(statement).execute(pool).await.unwrap_err().to_string();
         assert!(
-            refused.contains("permission denied") || refused.contains("generated"),
+            refused.contains("permission denied"),
             "{refused}"
         );
     }

@@ -123,6 +123,9 @@ impl Maker<'_> {
                 ..Default::default()
             };
             by.groups().create_group(create).await.unwrap();
+            if group.assignments.is_empty() {
+                continue;
+            }
             let add = pb::UpdateGroupRolesRequest {
                 tenant: tenant.into(),
                 group: group.key.clone(),
@@ -169,6 +172,9 @@ impl Maker<'_> {
     }
 
     async fn set_roles(&self, tenant: &str, subject: &str, wanted: &[cases::Assignment], by: &Api) {
+        if wanted.is_empty() {
+            return;
+        }
         let update = pb::UpdateMemberRolesRequest {
             tenant: tenant.into(),
             subject: subject.into(),
