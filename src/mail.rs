@@ -32,8 +32,10 @@ use crate::{
     text::Email,
 };
 
-/// How long one step of the talk with the server may take.
-const STEP: Duration = Duration::from_secs(20);
+/// How long one step of the talk with the server may take, and how long all of it.
+const STEP: Duration = Duration::from_secs(30);
+pub const TALK: Duration = Duration::from_secs(60);
+const FAREWELL: Duration = Duration::from_secs(2);
 /// What is kept of a server's reply, in characters.
 const MAX_REPLY: usize = 500;
 
@@ -112,11 +114,19 @@ pub struct Told {
 #[derive(Debug, Clone, Default)]
 pub struct Talk {
     pub steps: Vec<Told>,
+    /// The step that was begun last.
+    begun: Option<Step>,
     /// The server refused this very letter, so that trying again is useless.
     pub refused: bool,
 }
 
 impl Talk {
+    /// That of a letter which cannot even be written down.
+    #[must_use]
+    pub fn impossible() -> Self {
+        Self { refused: true, ..Self::default() }
+    }
+
     /// Whether the letter was accepted.
     #[must_use]
     pub fn ok(&self) -> bool {
@@ -143,6 +153,7 @@ impl Talk {
         work: impl Future<Output = Result<T, smtp::Error>>,
         reply: impl FnOnce(&T) -> String,
     ) -> Option<T> {
+        self.begun = Some(step);
         match tokio::time::timeout(STEP, work).await {
             Ok(Ok(done)) => {
                 self.told(step, true, reply(&done));
@@ -161,7 +172,7 @@ impl Talk {
                 None
             }
             Err(_) => {
-                self.told(step, false, format!("no answer within {} s", STEP.as_secs()));
+                self.told(step, false, no_answer(STEP));
                 None
             }
         }
@@ -204,7 +215,11 @@ impl Mail {
             Self::Smtp(smtp) => {
                 let message = compose(letter, &smtp.from)?;
                 let mut talk = Talk::default();
-                smtp.talk(&message, &mut talk).await;
+                let talking = smtp.talk(&message, &mut talk);
+                let late = tokio::time::timeout(TALK, talking).await.is_err() && !talk.ok();
+                if let (true, Some(step)) = (late, talk.begun) {
+                    talk.told(step, false, no_answer(TALK));
+                }
                 Ok(talk)
             }
             Self::Files(files) => Ok(files.keep(letter).await?),
@@ -248,7 +263,7 @@ impl Smtp {
         let mut server = self.open(talk).await?;
         let outcome = hand_over(&mut server, message, talk).await;
         // The letter is accepted or not by now; how the server takes leave does not matter.
-        let _ = tokio::time::timeout(STEP, server.abort()).await;
+        let _ = tokio::time::timeout(FAREWELL, server.abort()).await;
         outcome
     }
 
@@ -281,6 +296,10 @@ impl Smtp {
         }
         Some(server)
     }
+}
+
+fn no_answer(within: Duration) -> String {
+    format!("no answer within {} s", within.as_secs())
 }
 
 /// Names sender and recipient and hands the letter over.

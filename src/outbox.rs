@@ -28,8 +28,8 @@ use crate::{
 const BATCH: i64 = 8;
 /// How long the worker rests when nothing is due.
 const REST: Duration = Duration::from_millis(500);
-/// Longer than any talk with a server: a claim older than this was left by a worker that died.
-const LEASE: TimeDelta = TimeDelta::minutes(5);
+/// Longer than [`crate::mail::TALK`]: a claim older than this was left by a worker that died.
+const LEASE: TimeDelta = TimeDelta::seconds(75);
 /// The first pause after a failure doubles up to the longest; all of them make about a day.
 const FIRST_PAUSE: TimeDelta = TimeDelta::seconds(15);
 const LONGEST_PAUSE: TimeDelta = TimeDelta::hours(4);
@@ -104,7 +104,7 @@ pub async fn queue(change: &mut Change, new: &NewMail) -> Result<MailId> {
 pub async fn withdraw(change: &mut Change, invitation: InvitationId, why: &str) -> Result<()> {
     let tenant = change.tenant().id;
     sqlx::query!(
-        "update mails set status = 'failed', last_error = $3
+        "update mails set status = 'failed', last_error = $3, content = '{}'
          where tenant_id = $1 and invitation_id = $2 and status = 'queued'",
         tenant as TenantId,
         invitation as InvitationId,
@@ -179,7 +179,7 @@ async fn deliver(app: &App, mail: &Due) {
     };
     let talk = outcome.unwrap_or_else(|error| {
         tracing::error!(mail = %id, ?error, "a mail cannot be written");
-        Talk { refused: true, ..Talk::default() }
+        Talk::impossible()
     });
     let told = match talk.last_reply() {
         _ if talk.ok() => "",
@@ -192,6 +192,12 @@ async fn deliver(app: &App, mail: &Due) {
         false if over => Delivery::Failed,
         false => Delivery::Queued,
     };
+    let outcome = match status {
+        Delivery::Sent => "sent",
+        Delivery::Failed => "given_up",
+        Delivery::Queued | Delivery::Sending => "to_be_tried_again",
+    };
+    metrics::counter!("rolecall_mails_total", "outcome" => outcome).increment(1);
     if status != Delivery::Sent {
         // What the server says may hold the address, which belongs in no log.
         tracing::warn!(mail = %id, attempts = mail.attempts, ?status, "a mail was not accepted");
@@ -222,8 +228,10 @@ async fn finish(
     now: Time,
 ) -> sqlx::Result<()> {
     let sent_at = (status == Delivery::Sent).then_some(now);
+    // What is not sent again need not be kept: it is about people.
     sqlx::query!(
-        "update mails set status = $3, last_error = $4, due_at = $5, claimed_at = null, sent_at = $6
+        "update mails set status = $3, last_error = $4, due_at = $5, claimed_at = null, sent_at = $6,
+                          content = case when $3 in ('sent', 'failed') then '{}' else content end
          where tenant_id = $1 and id = $2 and status = 'sending' and attempts = $7",
         mail.tenant_id,
         mail.id,

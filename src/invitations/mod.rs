@@ -3,12 +3,14 @@
 //! accepting one does is in `joining`.
 
 mod letter;
+mod promise;
 mod rpc;
 mod sql;
 
 use chrono::TimeDelta;
 use sqlx::PgPool;
 
+pub use promise::{Promise, promises};
 pub use rpc::read_status;
 pub use sql::{Filter, list, shown_now};
 
@@ -16,9 +18,7 @@ use crate::{
     accounts,
     assignments::{self, NewAssignment, Resolved},
     change::{Change, Event},
-    decision::{
-        InvitationStatus, InvitedRole, MemberKind, MemberStatus, Record, Role, Time, scope_text,
-    },
+    decision::{InvitationStatus, InvitedRole, MemberKind, MemberStatus, Record, Time},
     edit::check_etag,
     error::{Error, Result},
     ids::{InvitationId, TenantId, UserId},
@@ -118,7 +118,7 @@ pub async fn create(change: &mut Change, new: NewInvitation) -> Result<Invitatio
     let mut roles = Vec::with_capacity(new.roles.len().max(1));
     for role in &new.roles {
         let resolved = assignments::resolve(change, role).await?;
-        check_beside(change, &roles, &resolved, &role.field)?;
+        promise::check_beside(change, &roles, &resolved, &role.field)?;
         roles.push(resolved);
     }
     if let ([], Some(default)) = (roles.as_slice(), change.tenant().default_role) {
@@ -178,7 +178,7 @@ async fn insert(
         expires_at: expiry(change),
         invited_by: inviter(change),
         accepted_by: None,
-        roles: roles.iter().map(invited).collect(),
+        roles: roles.iter().map(promise::invited).collect(),
         version: 1,
         created_at: change.now(),
     };
@@ -212,7 +212,7 @@ pub async fn resend(change: &mut Change, id: InvitationId, etag: &str) -> Result
     if matches!(before.status, InvitationStatus::Accepted | InvitationStatus::Cancelled) {
         return Err(ended(&before));
     }
-    require_gifts(change, &before).await?;
+    promise::require_gifts(change, &before).await?;
     memberships::require_domain(change, before.kind, &before.email)?;
     match before.status {
         // Somebody may have invited the person anew since.
@@ -241,7 +241,7 @@ pub async fn cancel(change: &mut Change, id: InvitationId, etag: &str) -> Result
         InvitationStatus::Pending | InvitationStatus::Expired => {}
     }
     check_etag(etag, before.version)?;
-    require_gifts(change, &before).await?;
+    promise::require_gifts(change, &before).await?;
     let after = before.next(InvitationStatus::Cancelled);
     sql::update(change, &before, &after).await?;
     crate::outbox::withdraw(change, id, "the invitation was cancelled").await?;
@@ -263,53 +263,6 @@ pub fn permission(kind: MemberKind) -> &'static str {
         MemberKind::External => "iam.members.invite.external",
         MemberKind::Internal | MemberKind::Service => "iam.members.invite.internal",
     }
-}
-
-/// Refuses unless the caller may give every role of the invitation that is not the default one.
-async fn require_gifts(change: &mut Change, invitation: &Invitation) -> Result<()> {
-    let default = change.tenant().default_role;
-    for promise in promises(change, invitation).await? {
-        let Promise::Kept(kept) = promise else { continue };
-        let Resolved { role, scope, ends, .. } = *kept;
-        if Some(role.id) != default || !scope.text.is_empty() {
-            change.require("iam.roles.assign", &scope.text)?;
-            change.require_gift(role.id, &scope, ends)?;
-        }
-    }
-    Ok(())
-}
-
-/// A role of an invitation, as it can be given now.
-#[derive(Debug, Clone)]
-pub enum Promise {
-    Kept(Box<Resolved>),
-    /// The role, the workspace or the time is gone; which role that was.
-    Void(String),
-}
-
-/// What the roles of an invitation come to now.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn promises(change: &mut Change, invitation: &Invitation) -> Result<Vec<Promise>> {
-    let keys = sql::workspace_keys(change, invitation).await?;
-    let mut promises = Vec::with_capacity(invitation.roles.len());
-    for InvitedRole { role, workspace, path, starts, ends } in &invitation.roles {
-        let Some(role) = change.facts()?.roles.get(role).map(|role| Role::clone(role)) else {
-            promises.push(Promise::Void(role.to_string()));
-            continue;
-        };
-        let key = workspace.map(|workspace| keys.get(&workspace.uuid()));
-        if key == Some(None) || ends.is_some_and(|ends| ends <= change.now()) {
-            promises.push(Promise::Void(role.key.to_string()));
-            continue;
-        }
-        let text = scope_text(key.flatten().map(String::as_str), path);
-        let scope = change.scope("scope", &text).await?;
-        let kept = Resolved { role, scope, starts: *starts, ends: *ends };
-        promises.push(Promise::Kept(Box::new(kept)));
-    }
-    Ok(promises)
 }
 
 /// An invitation by the id that its link names. It says nothing of whether the link is good.
@@ -349,21 +302,6 @@ pub async fn accept(
     change.record(event)
 }
 
-/// Refuses a role that is given twice, or excluded by another one, on the same scope.
-fn check_beside(change: &Change, given: &[Resolved], next: &Resolved, field: &str) -> Result<()> {
-    let Some(other) = given.iter().find(|other| {
-        let excluded = other.role.exclusive_set.is_some()
-            && other.role.exclusive_set == next.role.exclusive_set;
-        other.scope == next.scope && (other.role.id == next.role.id || excluded)
-    }) else {
-        return Ok(());
-    };
-    let (place, key) = (&change.tenant().key, &other.role.key);
-    let place = if next.scope.text.is_empty() { place.as_str() } else { &next.scope.text };
-    let wanted = format!("role `{key}` is given on `{place}` already; choose one of the two");
-    Err(Error::invalid(field, wanted))
-}
-
 /// Refuses somebody who is a member or has an open invitation. One that is past its time makes room.
 async fn check_stranger(change: &mut Change, email: &Email) -> Result<()> {
     check_not_member(change, email).await?;
@@ -398,16 +336,6 @@ fn expiry(change: &Change) -> Time {
 /// Who invites: the person for whom a service acts rather than the service.
 fn inviter(change: &Change) -> String {
     change.call().person().map_or_else(|| change.call().actor(), |user| user.to_string())
-}
-
-fn invited(role: &Resolved) -> InvitedRole {
-    InvitedRole {
-        role: role.role.id,
-        workspace: role.scope.workspace,
-        path: role.scope.path.clone(),
-        starts: role.starts,
-        ends: role.ends,
-    }
 }
 
 fn pending(email: &Email) -> Error {

@@ -296,3 +296,35 @@ async fn of_many_who_accept_at_once_one_joins() {
     assert_eq!(&one(&admin, "acme", &id).await.accepted_by, joined[0]);
     world.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_renews_the_invitation_that_a_new_tenant_waits_for() {
+    let mut world = World::start().await;
+    let administrator =
+        pb::TenantAdministrator { email: "ada@acme.example".into(), ..Default::default() };
+    let create = pb::CreateTenantRequest {
+        key: "acme".into(),
+        display_name: "Acme".into(),
+        administrator: Some(administrator),
+        ..Default::default()
+    };
+    let created = world.operator.tenants().create_tenant(create).await.unwrap().into_inner();
+    world.mail_to("ada@acme.example").await;
+    world.advance(8 * DAY);
+    let again = resend("acme", &created.invitation_id);
+    world.operator.invitations().resend_invitation(again).await.unwrap();
+    let ada = world.accept("ada@acme.example").await;
+    let session = world.sign_in("acme", "ada@acme.example").await;
+    let get = pb::GetTenantRequest { tenant: "acme".into() };
+    let tenant = session.tenants().get_tenant(get).await.unwrap().into_inner().tenant.unwrap();
+    assert_eq!(tenant.status(), pb::TenantStatus::Active);
+
+    // Whoever proved who they are is named as the one who acted.
+    let list = pb::ListAuditEventsRequest { tenant: "acme".into(), ..Default::default() };
+    let events = session.audit().list_audit_events(list).await.unwrap().into_inner().events;
+    let by = |verb: &str| events.iter().find(|e| e.verb == verb).map(|e| e.actor.clone());
+    for verb in ["member.added", "role.assigned", "invitation.accepted", "tenant.activated"] {
+        assert_eq!(by(verb).as_deref(), Some(ada.as_str()), "{verb}");
+    }
+    world.stop().await;
+}

@@ -1,0 +1,87 @@
+//! The roles of an invitation: promised when it is made, checked against the caller, and kept when it is
+//! accepted, as far as they still can be.
+
+use super::{Invitation, sql};
+use crate::{
+    assignments::Resolved,
+    change::Change,
+    decision::{InvitedRole, Role, scope_text},
+    error::{Error, Result},
+};
+
+/// A role of an invitation, as it can be given now.
+#[derive(Debug, Clone)]
+pub enum Promise {
+    Kept(Box<Resolved>),
+    /// The role, the workspace or the time is gone; which role that was.
+    Void(String),
+}
+
+/// What the roles of an invitation come to now.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn promises(change: &mut Change, invitation: &Invitation) -> Result<Vec<Promise>> {
+    let keys = sql::workspace_keys(change, invitation).await?;
+    let mut promises = Vec::with_capacity(invitation.roles.len());
+    for InvitedRole { role, workspace, path, starts, ends } in &invitation.roles {
+        let Some(role) = change.facts()?.roles.get(role).map(|role| Role::clone(role)) else {
+            promises.push(Promise::Void(role.to_string()));
+            continue;
+        };
+        let key = workspace.map(|workspace| keys.get(&workspace.uuid()));
+        if key == Some(None) || ends.is_some_and(|ends| ends <= change.now()) {
+            promises.push(Promise::Void(role.key.to_string()));
+            continue;
+        }
+        let text = scope_text(key.flatten().map(String::as_str), path);
+        let scope = change.scope("scope", &text).await?;
+        let kept = Resolved { role, scope, starts: *starts, ends: *ends };
+        promises.push(Promise::Kept(Box::new(kept)));
+    }
+    Ok(promises)
+}
+
+/// Refuses unless the caller may give every role of the invitation that is not the default one.
+pub async fn require_gifts(change: &mut Change, invitation: &Invitation) -> Result<()> {
+    let default = change.tenant().default_role;
+    for promise in promises(change, invitation).await? {
+        let Promise::Kept(kept) = promise else { continue };
+        let Resolved { role, scope, ends, .. } = *kept;
+        if Some(role.id) != default || !scope.text.is_empty() {
+            change.require("iam.roles.assign", &scope.text)?;
+            change.require_gift(role.id, &scope, ends)?;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a role that is given twice, or excluded by another one, on the same scope.
+pub fn check_beside(
+    change: &Change,
+    given: &[Resolved],
+    next: &Resolved,
+    field: &str,
+) -> Result<()> {
+    let Some(other) = given.iter().find(|other| {
+        let excluded = other.role.exclusive_set.is_some()
+            && other.role.exclusive_set == next.role.exclusive_set;
+        other.scope == next.scope && (other.role.id == next.role.id || excluded)
+    }) else {
+        return Ok(());
+    };
+    let (place, key) = (&change.tenant().key, &other.role.key);
+    let place = if next.scope.text.is_empty() { place.as_str() } else { &next.scope.text };
+    let wanted = format!("role `{key}` is given on `{place}` already; choose one of the two");
+    Err(Error::invalid(field, wanted))
+}
+
+pub fn invited(role: &Resolved) -> InvitedRole {
+    InvitedRole {
+        role: role.role.id,
+        workspace: role.scope.workspace,
+        path: role.scope.path.clone(),
+        starts: role.starts,
+        ends: role.ends,
+    }
+}
