@@ -246,7 +246,11 @@ pub async fn update_roles(change: &mut Change, edit: RolesEdit) -> Result<(Vec<S
         return Ok((after, version));
     }
     match edit.subject {
-        SubjectId::User(user) => sql::set_version(change, user, version + 1).await?,
+        SubjectId::User(user) => {
+            let (membership, updated_at) = (lock(change, user).await?, change.now());
+            let version = version + 1;
+            sql::update(change, &Membership { version, updated_at, ..membership }).await?;
+        }
         SubjectId::Service(id) => service_accounts::set_version(change, id, version + 1).await?,
     }
     Ok((after, version + 1))

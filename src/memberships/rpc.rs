@@ -3,8 +3,7 @@
 use tonic::{Request, Response, Status};
 
 use super::{
-    Filter, Listed, Membership, MembershipEdit, Order, Person, Profile, ProfileEdit, RolesEdit,
-    SortKey, StatusFilter, sql,
+    Filter, Listed, Membership, MembershipEdit, Profile, ProfileEdit, RolesEdit, SortKey, list, sql,
 };
 use crate::{
     access::{claim_any, permit},
@@ -61,12 +60,12 @@ impl MembershipService for Rpc {
             Page::<SortKey>::read(&self.0.keys, &binding, request.page_size, &request.page_token)?;
         let filter = Filter::read(&request, self.0.clock.now())?;
         let after = page.after.as_ref();
-        let mut found = sql::list(&self.0.pool, &permit, &filter, after, page.limit()).await?;
+        let mut found = list::find(&self.0.pool, &permit, &filter, after, page.limit()).await?;
         let next_page_token =
             page.finish(&self.0.keys, &mut found.rows, |row: &Listed| row.key.clone())?;
         let tenant = permit.tenant_key().as_str();
         Ok(Response::new(pb::ListMembershipsResponse {
-            memberships: found.rows.into_iter().map(|row| listed(tenant, row)).collect(),
+            memberships: found.rows.into_iter().map(|row| list::wire(tenant, row)).collect(),
             next_page_token,
             total_count: found.total,
             revision: revision_text(found.revision),
@@ -220,25 +219,8 @@ async fn as_changed(change: &mut Change, membership: Membership) -> Result<pb::M
     Ok(member(change.tenant().key.as_str(), membership, roles))
 }
 
-fn listed(tenant: &str, row: Listed) -> pb::Membership {
-    match row.person {
-        Person::Member(membership) => member(tenant, *membership, row.roles),
-        Person::Invited(person) => pb::Membership {
-            tenant: tenant.to_owned(),
-            invitation_id: person.invitation.to_string(),
-            email: person.email,
-            kind: pb::MemberKind::from(person.kind).into(),
-            status: pb::MembershipStatus::Pending.into(),
-            profile: Some(person.profile.into()),
-            roles: row.roles.into_iter().map(Into::into).collect(),
-            create_time: Some(pb::timestamp(person.created_at)),
-            update_time: Some(pb::timestamp(person.updated_at)),
-            ..Default::default()
-        },
-    }
-}
-
-fn member(tenant: &str, membership: Membership, roles: Vec<Shown>) -> pb::Membership {
+/// A membership on the wire.
+pub fn member(tenant: &str, membership: Membership, roles: Vec<Shown>) -> pb::Membership {
     pb::Membership {
         tenant: tenant.to_owned(),
         user_id: membership.user.to_string(),
@@ -329,50 +311,6 @@ impl From<Profile> for pb::Profile {
             phone: profile.phone,
             location: profile.location,
         }
-    }
-}
-
-impl Filter {
-    fn read(request: &pb::ListMembershipsRequest, now: crate::decision::Time) -> Result<Self> {
-        use pb::MembershipOrder as Wire;
-        let status = match pb::MembershipStatus::try_from(request.status) {
-            Ok(pb::MembershipStatus::Unspecified) => None,
-            Ok(pb::MembershipStatus::Pending) => Some(StatusFilter::Pending),
-            Ok(pb::MembershipStatus::Active) => Some(StatusFilter::Member(MemberStatus::Active)),
-            Ok(pb::MembershipStatus::Suspended) => {
-                Some(StatusFilter::Member(MemberStatus::Suspended))
-            }
-            Ok(pb::MembershipStatus::Removed) | Err(_) => {
-                let wanted =
-                    "expected PENDING, ACTIVE or SUSPENDED; removed members are not listed";
-                return Err(Error::invalid("status", wanted));
-            }
-        };
-        let order = match Wire::try_from(request.order) {
-            Ok(Wire::Unspecified | Wire::Name) => Order::Name,
-            Ok(Wire::Email) => Order::Email,
-            Ok(Wire::LastSignInTime) => Order::LastSignIn,
-            Ok(Wire::CreateTime) => Order::Created,
-            Err(_) => {
-                let wanted = "expected NAME, EMAIL, LAST_SIGN_IN_TIME or CREATE_TIME";
-                return Err(Error::invalid("order", wanted));
-            }
-        };
-        let word = |field: &str, text: &str| {
-            let line = text::line(field, text, text::MAX_TEXT);
-            line.map(|text| (!text.is_empty()).then_some(text))
-        };
-        Ok(Self {
-            status,
-            kind: read_kind("kind", request.kind)?,
-            role: word("role", &request.role)?,
-            workspace: word("workspace", &request.workspace)?,
-            department: word("department", &request.department)?,
-            query: word("query", &request.query)?,
-            order,
-            descending: request.descending,
-            now,
-        })
     }
 }
 

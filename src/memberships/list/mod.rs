@@ -1,6 +1,12 @@
 //! What the list of a tenant's people shows, and how it is filtered and sorted: members, and who is
 //! invited and has not joined.
 
+mod rpc;
+mod sql;
+
+pub use rpc::wire;
+pub use sql::list as find;
+
 use super::{Membership, Profile};
 use crate::{
     assignments::Shown,
