@@ -1,11 +1,14 @@
 //! One binary, a file per feature: a real server, a fresh database, a real client.
 #![cfg(test)]
 
+mod accounts;
 mod crash;
 mod decision;
 mod gate;
 mod groups;
 mod invitations;
+mod keys;
+mod list;
 mod mails;
 mod people;
 mod postgres;

@@ -1,0 +1,175 @@
+//! Accounts: one's own, and what an operator does with anybody's.
+
+use rolecall::proto as pb;
+use tonic::Code;
+
+use crate::world::{PASSWORD, World, check, field, reason};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changing_a_password_ends_the_other_sessions_and_keeps_this_one() {
+    let mut world = World::start().await;
+    let (admin, _) = world.tenant("acme").await;
+    world.member(&admin, "acme", "bob@acme.example", &[]).await;
+    let (here, there) = (
+        world.sign_in("acme", "bob@acme.example").await,
+        world.sign_in("acme", "bob@acme.example").await,
+    );
+    let change = |current: &str, new: &str| pb::ChangePasswordRequest {
+        current_password: current.into(),
+        new_password: new.into(),
+        ..Default::default()
+    };
+    let new = "another horse, another staple";
+    for weak in ["short", "qwertyuiop", &"x".repeat(1025)] {
+        let refused = here.users().change_password(change(PASSWORD, weak)).await.unwrap_err();
+        assert_eq!(field(&refused), "new_password", "{weak}");
+    }
+    let refused = here.users().change_password(change("wrong", new)).await.unwrap_err();
+    assert_eq!(
+        (refused.code(), reason(&refused).as_str()),
+        (Code::Unauthenticated, "PASSWORD_WRONG")
+    );
+    let request_id = uuid::Uuid::from_u128(7).to_string();
+    let request = pb::ChangePasswordRequest { request_id, ..change(PASSWORD, new) };
+    let first = here.users().change_password(request.clone()).await.unwrap().into_inner();
+    let again = here.users().change_password(request).await.unwrap().into_inner();
+    assert_eq!(first.revision, again.revision, "said twice, done once");
+
+    let mine = || pb::ListMyTenantsRequest::default();
+    here.users().list_my_tenants(mine()).await.unwrap();
+    let refused = there.users().list_my_tenants(mine()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    let sign_in = |password: &str| pb::SignInRequest {
+        tenant: "acme".into(),
+        email: "bob@acme.example".into(),
+        password: password.into(),
+    };
+    let anonymous = world.anonymous().await;
+    anonymous.sessions().sign_in(sign_in(PASSWORD)).await.unwrap_err();
+    anonymous.sessions().sign_in(sign_in(new)).await.unwrap();
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guessing_at_the_current_password_is_limited() {
+    let mut world = World::start().await;
+    let (admin, _) = world.tenant("acme").await;
+    let guess = |n: usize| pb::ChangePasswordRequest {
+        current_password: format!("guess {n}"),
+        new_password: "another horse, another staple".into(),
+        ..Default::default()
+    };
+    let mut limited = false;
+    for n in 0..40 {
+        let refused = admin.users().change_password(guess(n)).await.unwrap_err();
+        limited = refused.code() == Code::ResourceExhausted;
+        if limited {
+            assert_eq!(reason(&refused), "TOO_MANY_ATTEMPTS");
+            break;
+        }
+    }
+    assert!(limited);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_is_its_owners_to_edit_and_an_operators_to_read() {
+    let mut world = World::start().await;
+    let (admin, first) = world.tenant("acme").await;
+    let bob = world.member(&admin, "acme", "bob@acme.example", &[]).await;
+    let get = |user_id: &str| pb::GetUserRequest { user_id: user_id.into() };
+    let me = admin.users().get_user(get("")).await.unwrap().into_inner().user.unwrap();
+    assert_eq!((me.id.as_str(), me.email.as_str()), (first.as_str(), "admin@acme.example"));
+    let refused = admin.users().get_user(get(&bob)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    world.operator.users().get_user(get(&bob)).await.unwrap();
+
+    let edit = |user_id: &str, etag: &str| pb::UpdateUserRequest {
+        user_id: user_id.into(),
+        first_name: "Augusta".into(),
+        language: "fr".into(),
+        etag: etag.into(),
+        ..Default::default()
+    };
+    let refused = admin.users().update_user(edit(&bob, "")).await.unwrap_err();
+    assert_eq!(reason(&refused), "NOT_YOURS");
+    let changed = admin.users().update_user(edit("", &me.etag)).await.unwrap().into_inner();
+    let changed = changed.user.unwrap();
+    assert_eq!((changed.first_name.as_str(), changed.language.as_str()), ("Augusta", "fr"));
+    let refused = admin.users().update_user(edit(&first, &me.etag)).await.unwrap_err();
+    assert_eq!(reason(&refused), "ETAG_MISMATCH");
+    let refused = world.operator.users().update_user(edit("", "")).await.unwrap_err();
+    assert_eq!(reason(&refused), "NOT_A_PERSON");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_see_their_tenants_with_status_kind_and_roles() {
+    let mut world = World::start().await;
+    let (acme, _) = world.tenant("acme").await;
+    let (zeta, _) = world.tenant("zeta").await;
+    let bob = world.member(&acme, "acme", "bob@acme.example", &[]).await;
+    let mut invite = crate::world::invite("zeta", "bob@acme.example", &[("administrator", "")]);
+    invite.kind = pb::MemberKind::External.into();
+    zeta.invitations().create_invitation(invite).await.unwrap();
+    let token = world.token_to("bob@acme.example").await;
+    let himself = world.sign_in("acme", "bob@acme.example").await;
+    let accept = pb::AcceptInvitationRequest { token, account: None };
+    himself.invitations().accept_invitation(accept).await.unwrap();
+    let (tenant, user_id) = ("zeta".to_owned(), bob);
+    let suspend = pb::SuspendMembershipRequest { tenant, user_id, ..Default::default() };
+    zeta.memberships().suspend_membership(suspend).await.unwrap();
+
+    let first = pb::ListMyTenantsRequest { page_size: 1, ..Default::default() };
+    let first = himself.users().list_my_tenants(first).await.unwrap().into_inner();
+    let next = pb::ListMyTenantsRequest { page_token: first.next_page_token, page_size: 0 };
+    let next = himself.users().list_my_tenants(next).await.unwrap().into_inner();
+    assert!(next.next_page_token.is_empty());
+    let tenants = [first.tenants, next.tenants].concat();
+    let [acme, zeta] = tenants.as_slice() else { panic!("{tenants:?}") };
+    assert_eq!((acme.tenant.as_str(), zeta.tenant.as_str()), ("acme", "zeta"));
+    assert_eq!(acme.roles[0].role, "member");
+    assert_eq!(zeta.status(), pb::MembershipStatus::Suspended);
+    assert_eq!(zeta.kind(), pb::MemberKind::External);
+    assert_eq!(zeta.roles[0].role, "administrator", "{:?}", zeta.roles);
+    let own = pb::ListMyTenantsRequest::default();
+    let own = world.operator.users().list_my_tenants(own).await.unwrap().into_inner();
+    assert_eq!(own.tenants[0].tenant, "system");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn disabling_is_never_refused_and_tells_which_tenants_lose_their_last_administrator() {
+    let mut world = World::start().await;
+    let (admin, first) = world.tenant("acme").await;
+    let (zeta, _) = world.tenant("zeta").await;
+    world.member(&zeta, "zeta", "second@zeta.example", &[("administrator", "")]).await;
+    let refused = pb::DisableUserRequest { user_id: first.clone(), ..Default::default() };
+    let refused = admin.users().disable_user(refused).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    let disable = || pb::DisableUserRequest { user_id: first.clone(), ..Default::default() };
+    let closed = world.operator.users().disable_user(disable()).await.unwrap().into_inner();
+    assert_eq!(closed.tenants_without_administrator, ["acme"]);
+    assert_eq!(closed.user.unwrap().status(), pb::UserStatus::Disabled);
+    let refused = admin.users().get_user(pb::GetUserRequest::default()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    let question = check("acme", &first, "anything.goes", "");
+    let answer = world.operator.permissions().check_permission(question).await.unwrap();
+    assert_eq!(answer.into_inner().reason().as_str_name(), "REASON_ACCOUNT_DISABLED");
+    let again = world.operator.users().disable_user(disable()).await.unwrap().into_inner();
+    assert!(again.tenants_without_administrator.is_empty(), "nothing changed");
+
+    let enable = pb::EnableUserRequest { user_id: first.clone(), ..Default::default() };
+    world.operator.users().enable_user(enable).await.unwrap();
+    let refused = admin.users().get_user(pb::GetUserRequest::default()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated, "an ended session stays ended");
+    world.sign_in("acme", "admin@acme.example").await;
+    let people = pb::ListMembershipsRequest { tenant: "zeta".into(), ..Default::default() };
+    let people = world.operator.memberships().list_memberships(people).await.unwrap();
+    let people = people.into_inner().memberships;
+    let user_id = people.iter().find(|m| m.email.starts_with("second")).unwrap().user_id.clone();
+    let spared = pb::DisableUserRequest { user_id, ..Default::default() };
+    let spared = world.operator.users().disable_user(spared).await.unwrap().into_inner();
+    assert!(spared.tenants_without_administrator.is_empty(), "zeta has another");
+    world.stop().await;
+}

@@ -1,0 +1,296 @@
+//! The list of a tenant's people: members and who is invited, filtered, sorted and paged.
+
+use rolecall::proto::{self as pb, accept_invitation_request::Account};
+use tonic::Code;
+
+use crate::world::{Api, World, accept, field, invite, reason, role_on};
+
+fn list() -> pb::ListMembershipsRequest {
+    pb::ListMembershipsRequest { tenant: "acme".into(), ..Default::default() }
+}
+
+async fn listed(by: &Api, request: pb::ListMembershipsRequest) -> Vec<String> {
+    let answer = by.memberships().list_memberships(request).await.unwrap().into_inner();
+    let emails: Vec<String> = answer.memberships.into_iter().map(|m| m.email).collect();
+    assert_eq!(answer.total_count, i64::try_from(emails.len()).unwrap(), "one page, exact count");
+    emails.into_iter().map(|email| email.split('@').next().unwrap().to_owned()).collect()
+}
+
+fn profiled(email: &str, first: &str, last: &str, department: &str) -> pb::CreateInvitationRequest {
+    let profile = pb::Profile {
+        first_name: first.into(),
+        last_name: last.into(),
+        department: department.into(),
+        ..Default::default()
+    };
+    pb::CreateInvitationRequest { profile: Some(profile), ..invite("acme", email, &[]) }
+}
+
+/// Ada administers; Bob and Zoé are members, Carl is suspended, Dora is invited; Eve left, and the
+/// invitation of Finn was cancelled.
+async fn company(world: &mut World) -> Api {
+    let (admin, _) = world.tenant("acme").await;
+    scopes_and_roles(&admin).await;
+    let mut ids = Vec::new();
+    for (email, first, last, department) in [
+        ("bob@acme.example", "Bob", "Stone", "Sales"),
+        ("zoe@else.example", "Zoé", "Abel", "sales"),
+        ("carl@acme.example", "Carl", "Adams", "Support"),
+        ("eve@acme.example", "Eve", "Gone", "Sales"),
+    ] {
+        let kind = if email.contains("else") { 2 } else { 1 };
+        let new = pb::CreateInvitationRequest { kind, ..profiled(email, first, last, department) };
+        admin.invitations().create_invitation(new).await.unwrap();
+        // Without names of their own they have those of the invitation.
+        let mut accept = accept(&world.token_to(email).await);
+        if let Some(Account::NewAccount(account)) = &mut accept.account {
+            (account.first_name, account.last_name) = (String::new(), String::new());
+        }
+        let joined = world.anonymous().await.invitations().accept_invitation(accept).await.unwrap();
+        ids.push(joined.into_inner().user_id);
+    }
+    let [bob, zoe, carl, eve] = ids.try_into().unwrap();
+    let tenant = || "acme".to_owned();
+    let give = pb::UpdateMemberRolesRequest {
+        tenant: tenant(),
+        subject: bob,
+        add: vec![role_on("employee", "workspaces/paris/files/7")],
+        ..Default::default()
+    };
+    admin.memberships().update_member_roles(give).await.unwrap();
+    let joined = pb::AddGroupMembersRequest {
+        tenant: tenant(),
+        group: "team".into(),
+        user_ids: vec![zoe],
+        ..Default::default()
+    };
+    admin.groups().add_group_members(joined).await.unwrap();
+    let carl =
+        pb::SuspendMembershipRequest { tenant: tenant(), user_id: carl, ..Default::default() };
+    admin.memberships().suspend_membership(carl).await.unwrap();
+    let eve = pb::RemoveMembershipRequest { tenant: tenant(), user_id: eve, ..Default::default() };
+    let eve = admin.memberships().remove_membership(eve).await.unwrap().into_inner();
+    assert_eq!(eve.membership.unwrap().status(), pb::MembershipStatus::Removed);
+    invited(world, &admin).await;
+    admin
+}
+
+async fn scopes_and_roles(admin: &Api) {
+    let tenant = || "acme".to_owned();
+    for (key, name) in [("paris", "Paris"), ("lyon", "Lyon")] {
+        let create = pb::CreateWorkspaceRequest {
+            tenant: tenant(),
+            key: key.into(),
+            display_name: name.into(),
+            ..Default::default()
+        };
+        admin.workspaces().create_workspace(create).await.unwrap();
+    }
+    let install = pb::InstallRoleTemplatesRequest {
+        tenant: tenant(),
+        sector: "business".into(),
+        ..Default::default()
+    };
+    admin.roles().install_role_templates(install).await.unwrap();
+    let group = pb::CreateGroupRequest {
+        tenant: tenant(),
+        key: "team".into(),
+        display_name: "Team".into(),
+        ..Default::default()
+    };
+    admin.groups().create_group(group).await.unwrap();
+    let roles = pb::UpdateGroupRolesRequest {
+        tenant: tenant(),
+        group: "team".into(),
+        add: vec![role_on("secretary", "workspaces/lyon")],
+        ..Default::default()
+    };
+    admin.groups().update_group_roles(roles).await.unwrap();
+}
+
+async fn invited(world: &mut World, admin: &Api) {
+    let mut dora = profiled("dora@acme.example", "Dora", "Miller", "Support");
+    dora.roles = vec![role_on("secretary", "workspaces/paris")];
+    admin.invitations().create_invitation(dora).await.unwrap();
+    world.mail_to("dora@acme.example").await;
+    let finn = profiled("finn@acme.example", "Finn", "Miller", "Support");
+    let finn = admin.invitations().create_invitation(finn).await.unwrap().into_inner();
+    world.mail_to("finn@acme.example").await;
+    let cancel = pb::CancelInvitationRequest {
+        tenant: "acme".into(),
+        invitation_id: finn.invitation.unwrap().id,
+        ..Default::default()
+    };
+    admin.invitations().cancel_invitation(cancel).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_are_found_by_status_kind_role_workspace_department_and_name() {
+    let mut world = World::start().await;
+    let admin = company(&mut world).await;
+    let by = |change: fn(&mut pb::ListMembershipsRequest)| {
+        let mut request = list();
+        change(&mut request);
+        listed(&admin, request)
+    };
+    // By last name: Abel, Adams, Miller, Person, Stone.
+    assert_eq!(by(|_| ()).await, ["zoe", "carl", "dora", "admin", "bob"]);
+    assert_eq!(by(|r| r.descending = true).await, ["bob", "admin", "dora", "carl", "zoe"]);
+    assert_eq!(by(|r| r.status = 1).await, ["dora"]);
+    assert_eq!(by(|r| r.status = 2).await, ["zoe", "admin", "bob"]);
+    assert_eq!(by(|r| r.status = 3).await, ["carl"]);
+    assert_eq!(by(|r| r.kind = 2).await, ["zoe"]);
+    assert_eq!(by(|r| r.department = "SALES".into()).await, ["zoe", "bob"]);
+    assert_eq!(by(|r| r.query = "zO".into()).await, ["zoe"]);
+    assert_eq!(by(|r| r.query = "mill".into()).await, ["dora"]);
+    assert_eq!(by(|r| r.query = "bob@ACME".into()).await, ["bob"]);
+    assert_eq!(by(|r| r.query = "%".into()).await, [""; 0], "no wildcards");
+    assert_eq!(by(|r| r.role = "secretary".into()).await, ["zoe", "dora"]);
+    assert_eq!(by(|r| r.workspace = "paris".into()).await, ["dora", "bob"]);
+    assert_eq!(by(|r| r.workspace = "lyon".into()).await, ["zoe"], "through a group");
+    assert_eq!(by(|r| r.role = "nobody".into()).await, [""; 0]);
+    let mut both = list();
+    (both.role, both.status) = ("secretary".into(), 2);
+    assert_eq!(listed(&admin, both).await, ["zoe"]);
+    assert_eq!(
+        by(|r| r.order = pb::MembershipOrder::Email.into()).await,
+        ["admin", "bob", "carl", "dora", "zoe"]
+    );
+    let created = by(|r| r.order = pb::MembershipOrder::CreateTime.into()).await;
+    assert_eq!(created, ["admin", "bob", "zoe", "carl", "dora"]);
+    let seen = by(|r| {
+        r.order = pb::MembershipOrder::LastSignInTime.into();
+        r.descending = true;
+    });
+    assert_eq!(seen.await[0], "admin", "nobody else has signed in");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pending_row_shows_what_joining_will_give_and_expires_by_itself() {
+    let mut world = World::start().await;
+    let admin = company(&mut world).await;
+    let pending = pb::ListMembershipsRequest { status: 1, ..list() };
+    let answer = admin.memberships().list_memberships(pending.clone()).await.unwrap().into_inner();
+    let [dora] = answer.memberships.as_slice() else { panic!("{answer:?}") };
+    assert!(dora.user_id.is_empty() && dora.invitation_id.starts_with("inv_"), "{dora:?}");
+    assert_eq!(dora.profile.as_ref().unwrap().last_name, "Miller");
+    let [role] = dora.roles.as_slice() else { panic!("{dora:?}") };
+    assert_eq!((role.role.as_str(), role.scope.as_str()), ("secretary", "workspaces/paris"));
+    assert!(role.id.is_empty());
+    world.advance(std::time::Duration::from_secs(8 * 24 * 3600));
+    assert_eq!(listed(&admin, pending).await, [""; 0]);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_show_everybody_once_in_every_order_and_tokens_are_bound_to_the_filter() {
+    let mut world = World::start().await;
+    let admin = company(&mut world).await;
+    for order in 1..=4 {
+        for descending in [false, true] {
+            let whole =
+                listed(&admin, pb::ListMembershipsRequest { order, descending, ..list() }).await;
+            let (mut seen, mut page_token) = (Vec::new(), String::new());
+            loop {
+                let request = pb::ListMembershipsRequest {
+                    order,
+                    descending,
+                    page_size: 2,
+                    page_token,
+                    ..list()
+                };
+                let page =
+                    admin.memberships().list_memberships(request).await.unwrap().into_inner();
+                assert_eq!(page.total_count, 5);
+                seen.extend(
+                    page.memberships.iter().map(|m| m.email.split('@').next().unwrap().to_owned()),
+                );
+                page_token = page.next_page_token;
+                if page_token.is_empty() {
+                    break;
+                }
+            }
+            assert_eq!(seen, whole, "order {order}, descending {descending}");
+        }
+    }
+    let first = pb::ListMembershipsRequest { page_size: 2, ..list() };
+    let page_token =
+        admin.memberships().list_memberships(first).await.unwrap().into_inner().next_page_token;
+    let other = pb::ListMembershipsRequest { page_token, kind: 1, ..list() };
+    let refused = admin.memberships().list_memberships(other).await.unwrap_err();
+    assert_eq!(field(&refused), "page_token");
+    let removed = pb::ListMembershipsRequest { status: 4, ..list() };
+    assert_eq!(field(&admin.memberships().list_memberships(removed).await.unwrap_err()), "status");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_edit_their_own_profile_and_nothing_else() {
+    let mut world = World::start().await;
+    let admin = company(&mut world).await;
+    let bob = world.sign_in("acme", "bob@acme.example").await;
+    let mut edit = pb::UpdateMembershipRequest {
+        tenant: "acme".into(),
+        profile: Some(pb::Profile { phone: "+33612345678".into(), ..Default::default() }),
+        ..Default::default()
+    };
+    let changed = bob.memberships().update_membership(edit.clone()).await.unwrap().into_inner();
+    let mine = changed.membership.unwrap();
+    let profile = mine.profile.clone().unwrap();
+    assert_eq!((profile.phone.as_str(), profile.last_name.as_str()), ("+33612345678", "Stone"));
+    assert_eq!(mine.roles.len(), 2, "the default role and the one on a file: {:?}", mine.roles);
+
+    edit.profile.as_mut().unwrap().phone = "12".into();
+    let refused = bob.memberships().update_membership(edit.clone()).await.unwrap_err();
+    assert_eq!(field(&refused), "profile.phone");
+    edit.profile = None;
+    edit.external_id = "b-1".into();
+    let refused = bob.memberships().update_membership(edit.clone()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    edit.user_id = mine.user_id.clone();
+    edit.etag = "v1".into();
+    let refused = admin.memberships().update_membership(edit.clone()).await.unwrap_err();
+    assert_eq!(reason(&refused), "ETAG_MISMATCH");
+    edit.etag = mine.etag;
+    admin.memberships().update_membership(edit.clone()).await.unwrap();
+    let mut taken = pb::UpdateMembershipRequest { etag: String::new(), ..edit };
+    taken.user_id = String::new();
+    let refused = admin.memberships().update_membership(taken).await.unwrap_err();
+    assert_eq!(refused.code(), Code::AlreadyExists, "{refused:?}");
+
+    let others = pb::GetMembershipRequest { tenant: "acme".into(), user_id: String::new() };
+    bob.memberships().get_membership(others).await.unwrap();
+    let refused = bob.memberships().list_memberships(list()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_left_comes_back_by_invitation_without_what_they_had() {
+    let mut world = World::start().await;
+    let (admin, _) = world.tenant("acme").await;
+    let bob = world.member(&admin, "acme", "bob@acme.example", &[("administrator", "")]).await;
+    let token = world.session("acme", "bob@acme.example").await;
+    let himself = world.with(&token).await;
+    let leave = pb::LeaveTenantRequest { tenant: "acme".into(), ..Default::default() };
+    himself.memberships().leave_tenant(leave).await.unwrap();
+    let get = || pb::GetMembershipRequest { tenant: "acme".into(), user_id: bob.clone() };
+    let refused = admin.memberships().get_membership(get()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+
+    admin.invitations().create_invitation(invite("acme", "bob@acme.example", &[])).await.unwrap();
+    let link = world.token_to("bob@acme.example").await;
+    let existing = pb::ExistingAccount { password: crate::world::PASSWORD.into() };
+    let account = Some(Account::ExistingAccount(existing));
+    let accept = pb::AcceptInvitationRequest { token: link, account };
+    let joined = world.anonymous().await.invitations().accept_invitation(accept).await.unwrap();
+    assert_eq!(joined.into_inner().user_id, bob, "the same account");
+    let back = admin.memberships().get_membership(get()).await.unwrap().into_inner();
+    let roles = back.membership.unwrap().roles;
+    assert!(roles.iter().all(|r| r.role == "member"), "{roles:?}");
+    let me = pb::GetMembershipRequest { tenant: "acme".into(), user_id: String::new() };
+    let refused = himself.memberships().get_membership(me).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated, "the old session stays ended");
+    world.stop().await;
+}
