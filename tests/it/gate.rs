@@ -81,7 +81,7 @@ fn fill(descriptor: &MessageDescriptor, with: &Filling) -> DynamicMessage {
             ("email" | "to", Kind::String) => text("someone@else.example"),
             ("password" | "current_password" | "new_password", _) => text(PASSWORD),
             ("permission" | "permissions", Kind::String) => text("files.read"),
-            ("resource" | "scope" | "external_id" | "key_prefix" | "query", _) => None,
+            ("source_address" | "resource" | "scope" | "external_id" | "key_prefix" | "query", _) => None,
             ("language", _) => text("en"),
             ("phone", _) => text("+33612345678"),
             ("role" | "default_role", Kind::String) => text("member"),
