@@ -2,7 +2,14 @@
 //! the tenants that questions need. On a thread and connections of its own, so that no storm of
 //! operations can starve it.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use secrecy::SecretString;
@@ -50,6 +57,7 @@ pub struct Feed {
     facts: Arc<ArcSwap<Facts>>,
     applied: watch::Sender<u64>,
     nudge: Arc<Notify>,
+    halted: Arc<AtomicBool>,
     loads: mpsc::Receiver<Load>,
     waiting: HashMap<TenantId, Vec<oneshot::Sender<Result<()>>>>,
     queue: std::collections::VecDeque<TenantId>,
@@ -88,9 +96,15 @@ impl Feed {
         let (applied, applied_out) = watch::channel(initial.revision);
         let facts = Arc::new(ArcSwap::from_pointee(initial));
         let nudge = Arc::new(Notify::new());
+        let halted = Arc::new(AtomicBool::new(false));
         let (loads, loads_out) = mpsc::channel(LOADS);
-        let replica =
-            Replica { facts: facts.clone(), applied: applied_out, nudge: nudge.clone(), loads };
+        let replica = Replica {
+            facts: facts.clone(),
+            applied: applied_out,
+            nudge: nudge.clone(),
+            loads,
+            halted: halted.clone(),
+        };
         let feed = Self {
             url,
             conn,
@@ -98,6 +112,7 @@ impl Feed {
             facts,
             applied,
             nudge,
+            halted,
             loads: loads_out,
             waiting: HashMap::new(),
             queue: std::collections::VecDeque::new(),
@@ -124,7 +139,11 @@ impl Feed {
                     continue;
                 }
             }
-            if let Err(error) = self.follow().await {
+            let followed = self.follow().await;
+            let unreadable =
+                matches!(followed, Err(FeedError::Format { .. } | FeedError::Body { .. }));
+            self.halted.store(unreadable, Ordering::Release);
+            if let Err(error) = followed {
                 self.recover(&error).await;
             }
         }

@@ -4,7 +4,13 @@
 mod feed;
 pub mod load;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -30,6 +36,8 @@ pub struct Replica {
     /// Wakes the feed without waiting for its next poll.
     nudge: Arc<tokio::sync::Notify>,
     loads: mpsc::Sender<Load>,
+    /// Set while there is an event that this program cannot apply: better no answer than an old one.
+    halted: Arc<AtomicBool>,
 }
 
 /// A tenant that somebody waits for.
@@ -59,6 +67,12 @@ impl Replica {
         mut question: impl FnMut(&Facts) -> Result<T, TenantNotLoaded>,
     ) -> Result<T> {
         loop {
+            if self.halted.load(Ordering::Acquire) {
+                return Err(Error::Unavailable {
+                    message: "this server is older than the events that it would have to apply",
+                    retry_after: Duration::from_secs(5),
+                });
+            }
             match question(&self.facts.load()) {
                 Ok(answer) => return Ok(answer),
                 Err(TenantNotLoaded(tenant)) => self.load(tenant).await?,

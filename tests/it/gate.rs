@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use prost_reflect::{
-    DescriptorPool, DynamicMessage, Kind, MapKey, MessageDescriptor, MethodDescriptor, ReflectMessage,
-    Value,
+    DescriptorPool, DynamicMessage, Kind, MapKey, MessageDescriptor, MethodDescriptor,
+    ReflectMessage, Value,
 };
 use rolecall::proto::{self as pb, DESCRIPTOR, RULES, Rule};
 use tonic::{
@@ -81,7 +81,10 @@ fn fill(descriptor: &MessageDescriptor, with: &Filling) -> DynamicMessage {
             ("email" | "to", Kind::String) => text("someone@else.example"),
             ("password" | "current_password" | "new_password", _) => text(PASSWORD),
             ("permission" | "permissions", Kind::String) => text("files.read"),
-            ("source_address" | "resource" | "scope" | "external_id" | "key_prefix" | "query", _) => None,
+            (
+                "source_address" | "resource" | "scope" | "external_id" | "key_prefix" | "query",
+                _,
+            ) => None,
             ("language", _) => text("en"),
             ("phone", _) => text("+33612345678"),
             ("role" | "default_role", Kind::String) => text("member"),

@@ -183,10 +183,7 @@ async fn the_server_may_add_events_and_neither_change_nor_delete_them() {
     let pool = &world.server.app.pool;
     for statement in ["update events set n = n", "delete from events", "truncate events"] {
         let refused = sqlx::query(statement).execute(pool).await.unwrap_err().to_string();
-        assert!(
-            refused.contains("permission denied"),
-            "{refused}"
-        );
+        assert!(refused.contains("permission denied"), "{refused}");
     }
     world.stop().await;
 }
@@ -241,4 +238,33 @@ async fn a_hundred_changes_at_once_are_all_obeyed_when_they_are_acknowledged() {
             .unwrap();
     assert_eq!(gaps, 0, "revisions have no gaps");
     world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_of_a_newer_format_ends_all_answers_rather_than_being_skipped() {
+    use sqlx::{Connection, Executor, PgConnection};
+    let mut world = World::start().await;
+    let (_, user) = world.tenant("acme").await;
+    let question = || check("acme", &user, "files.read", "");
+    world.operator.permissions().check_permission(question()).await.unwrap();
+    let url = secrecy::ExposeSecret::expose_secret(&world.database).to_owned();
+    let mut owner = PgConnection::connect(&url).await.unwrap();
+    owner
+        .execute(
+            "insert into events (tenant_id, revision, n, at, format, body, hash)
+             select tenant_id, revision + 1, 0, at, 1000, body, hash
+             from events order by revision desc, n desc limit 1",
+        )
+        .await
+        .unwrap();
+    let mut refused = None;
+    for _ in 0..100 {
+        refused = world.operator.permissions().check_permission(question()).await.err();
+        if refused.is_some() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(refused.expect("answers must end").code(), Code::Unavailable);
+    world.server.stop().await;
 }
