@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use crate::error::{Error, Result};
 
 /// The shortest new password, in characters (ASVS 6.2.1).
-pub const SHORTEST: usize = 10;
+pub const SHORTEST: usize = 8;
 /// The longest password, in bytes: hashing takes time by length (ASVS 6.2.9).
 pub const LONGEST: usize = 1024;
 /// What is tried first (ASVS 6.2.4): those of the 20,000 most used passwords that Django ships, from
