@@ -12,8 +12,8 @@ use std::{
 use lettre::{
     Address, Message,
     message::{
-        Mailbox, MultiPart,
-        header::{HeaderName, HeaderValue},
+        Body, Mailbox, MultiPart, SinglePart,
+        header::{ContentTransferEncoding, ContentType, HeaderName, HeaderValue},
     },
     transport::smtp::{
         self,
@@ -213,7 +213,7 @@ impl Mail {
     pub async fn send(&self, letter: &Letter) -> Result<Talk> {
         match self {
             Self::Smtp(smtp) => {
-                let message = compose(letter, &smtp.from)?;
+                let message = compose(letter, &smtp.from, for_transport)?;
                 let mut talk = Talk::default();
                 let talking = smtp.talk(&message, &mut talk);
                 let late = tokio::time::timeout(TALK, talking).await.is_err() && !talk.ok();
@@ -351,7 +351,7 @@ fn words(response: &smtp::response::Response) -> String {
 
 impl Files {
     async fn keep(&self, letter: &Letter) -> Result<Talk> {
-        let message = compose(letter, &self.from)?.formatted();
+        let message = compose(letter, &self.from, as_written)?.formatted();
         let mut talk = Talk::default();
         let file = self.folder.join(format!("{}.eml", letter.id));
         let folder = self.folder.clone();
@@ -376,7 +376,7 @@ fn write(folder: &Path, file: &Path, bytes: &[u8]) -> std::io::Result<()> {
 }
 
 /// The letter as RFC 5322 text. Encoding names and subject is lettre's: nothing in them ends a header.
-fn compose(letter: &Letter, from: &Mailbox) -> Result<Message> {
+fn compose(letter: &Letter, from: &Mailbox, encode: fn(&str) -> Body) -> Result<Message> {
     let (local, _) = letter.to.as_str().rsplit_once('@').unwrap_or_default();
     let address = Address::new(local, letter.to.domain()).map_err(Error::internal)?;
     let name = Some(letter.name.clone()).filter(|name| !name.is_empty());
@@ -384,6 +384,9 @@ fn compose(letter: &Letter, from: &Mailbox) -> Result<Message> {
         HeaderName::new_from_ascii_str("Auto-Submitted"),
         "auto-generated".to_owned(),
     );
+    let part = |kind, text| SinglePart::builder().header(kind).body(encode(text));
+    let text = part(ContentType::TEXT_PLAIN, &letter.text);
+    let html = part(ContentType::TEXT_HTML, &letter.html);
     Message::builder()
         .from(from.clone())
         .to(Mailbox::new(name, address))
@@ -391,8 +394,19 @@ fn compose(letter: &Letter, from: &Mailbox) -> Result<Message> {
         .date(letter.date.into())
         .message_id(Some(format!("<{}@{}>", letter.id, from.email.domain())))
         .raw_header(automatic)
-        .multipart(MultiPart::alternative_plain_html(letter.text.clone(), letter.html.clone()))
+        .multipart(MultiPart::alternative().singlepart(text).singlepart(html))
         .map_err(Error::internal)
+}
+
+/// As mail servers need it: no long lines, and only ASCII.
+fn for_transport(text: &str) -> Body {
+    Body::new(text.to_owned())
+}
+
+/// So that a person who opens the file can copy the link.
+fn as_written(text: &str) -> Body {
+    let text = text.replace('\n', "\r\n").into_bytes();
+    Body::dangerous_pre_encoded(text, ContentTransferEncoding::Binary)
 }
 
 /// `%40` to `@` and so on; `None` for a broken sequence.
@@ -465,7 +479,8 @@ mod tests {
             date: Time::default(),
         };
         let from: Mailbox = "Rolecall <no-reply@rolecall.example>".parse().unwrap();
-        let text = String::from_utf8(compose(&letter, &from).unwrap().formatted()).unwrap();
+        let text =
+            String::from_utf8(compose(&letter, &from, for_transport).unwrap().formatted()).unwrap();
         let head = text.split("\r\n\r\n").next().unwrap();
         assert!(
             head.contains("Message-ID: <mail_00000000000000000000000000000007@rolecall.example>")
