@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 
 #[derive(Debug, Clone, Default)]
 pub struct Clock {
@@ -48,5 +48,6 @@ impl Clock {
 
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
 fn wall() -> DateTime<Utc> {
-    SystemTime::now().into()
+    // As PostgreSQL keeps it: what is answered now is what will be read later.
+    DateTime::from(SystemTime::now()).trunc_subsecs(6)
 }
