@@ -4,6 +4,7 @@
 # A Rolecall on this machine with a PostgreSQL of its own and demo data; Ctrl-C stops it.
 run:
 	.ci/install postgres
+	.ci/grpcurl
 	cargo run -- dev
 
 test:
