@@ -160,7 +160,7 @@ impl Talk {
                 Some(done)
             }
             Ok(Err(error)) => {
-                let encrypting = step == Step::Connect && error.is_tls();
+                let encrypting = step == Step::Connect && is_about_tls(&error);
                 if encrypting {
                     self.told(step, true, "the server answers");
                 }
@@ -296,6 +296,19 @@ impl Smtp {
         }
         Some(server)
     }
+}
+
+/// Also where lettre takes a handshake that failed for a connection that did.
+fn is_about_tls(error: &smtp::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        let io = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if io.is_some_and(|inner| inner.is::<rustls::Error>()) {
+            return true;
+        }
+        source = cause.source();
+    }
+    error.is_tls()
 }
 
 fn no_answer(within: Duration) -> String {
