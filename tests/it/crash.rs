@@ -220,7 +220,7 @@ async fn a_kill_in_the_middle_of_200_invitations_loses_nothing_and_repeats_nothi
         }
         assert_eq!(second.unwrap_err().code(), Code::FailedPrecondition);
     }
-    let verify = pb::VerifyAuditLogRequest { tenant, ..Default::default() };
+    let verify = pb::VerifyAuditLogRequest { tenant };
     let report = operator.audit().verify_audit_log(verify).await.unwrap().into_inner();
     assert!(report.ok, "{report:?}");
     program.stop();

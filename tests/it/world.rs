@@ -93,10 +93,11 @@ impl World {
                 let path = entry.unwrap().path();
                 let text = std::fs::read_to_string(&path).unwrap_or_default();
                 let to = text.lines().find(|l| l.starts_with("To:")).unwrap_or_default();
-                if to.contains(address) && path.extension().is_some_and(|e| e == "eml") {
-                    if self.read.insert(path) {
-                        return text;
-                    }
+                if to.contains(address)
+                    && path.extension().is_some_and(|e| e == "eml")
+                    && self.read.insert(path)
+                {
+                    return text;
                 }
             }
             tokio::time::sleep(Duration::from_millis(25)).await;

@@ -194,7 +194,7 @@ async fn an_altered_event_breaks_the_chain_where_it_was_altered() {
     let mut world = World::start().await;
     let (admin, _) = world.tenant("acme").await;
     admin.workspaces().create_workspace(workspace("paris")).await.unwrap();
-    let verify = pb::VerifyAuditLogRequest { tenant: "acme".into(), ..Default::default() };
+    let verify = pb::VerifyAuditLogRequest { tenant: "acme".into() };
     let report = admin.audit().verify_audit_log(verify.clone()).await.unwrap().into_inner();
     assert!(report.ok, "{report:?}");
 
