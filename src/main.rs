@@ -68,7 +68,9 @@ async fn serve(args: ServeArgs) -> Outcome {
         (Some(certificate), Some(key)) => Some(Tls::read(certificate, key)?),
         _ => None,
     };
-    let server = Server::start(Settings {
+    // Before anything is open: the first process of a container ignores what it does not listen for.
+    let mut terminated = std::pin::pin!(dev::terminated()?);
+    let start = Server::start(Settings {
         database: args.database.url()?,
         database_pool: args.database_pool,
         listen: args.listen,
@@ -79,9 +81,12 @@ async fn serve(args: ServeArgs) -> Outcome {
         open_reflection: args.open_reflection,
         tls,
         drain: Duration::from_secs(args.drain_seconds),
-    })
-    .await?;
-    dev::terminated().await?;
+    });
+    let server = tokio::select! {
+        server = start => server?,
+        () = &mut terminated => return Ok(ExitCode::SUCCESS),
+    };
+    terminated.await;
     server.stop().await;
     Ok(ExitCode::SUCCESS)
 }

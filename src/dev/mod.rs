@@ -25,6 +25,8 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 /// # Errors
 /// When PostgreSQL cannot be found or started, or a port is taken.
 pub async fn run(args: DevArgs) -> Result<(), Error> {
+    // Before PostgreSQL: a signal during the start is obeyed after it, and stops both.
+    let terminated = terminated()?;
     fs::create_dir_all(&args.data_dir)?;
     let data_dir = fs::canonicalize(&args.data_dir)?;
     let options = Options {
@@ -34,12 +36,17 @@ pub async fn run(args: DevArgs) -> Result<(), Error> {
         durable: true,
     };
     let postgres = Postgres::start(options).await?;
-    let served = serve(&args, &data_dir, &postgres).await;
+    let served = serve(&args, &data_dir, &postgres, terminated).await;
     postgres.stop().await?;
     served
 }
 
-async fn serve(args: &DevArgs, data_dir: &Path, postgres: &Postgres) -> Result<(), Error> {
+async fn serve(
+    args: &DevArgs,
+    data_dir: &Path,
+    postgres: &Postgres,
+    terminated: impl Future<Output = ()>,
+) -> Result<(), Error> {
     let database = SecretString::from(postgres.url(DATABASE));
     db::migrate(&database).await?;
     let mail_dir = data_dir.join("mail");
@@ -64,7 +71,7 @@ async fn serve(args: &DevArgs, data_dir: &Path, postgres: &Postgres) -> Result<(
     .await?;
     let welcomed = welcome(args, data_dir, &server).await;
     if welcomed.is_ok() {
-        terminated().await?;
+        terminated.await;
     }
     server.stop().await;
     welcomed
@@ -162,16 +169,17 @@ fn keep(file: &Path, secret: &SecretString) -> Result<(), Error> {
     Ok(())
 }
 
-/// Waits for Ctrl-C or SIGTERM.
+/// Listens for Ctrl-C and SIGTERM from now on; the future ends with the first one.
 ///
 /// # Errors
 /// When the signals cannot be listened for.
-pub async fn terminated() -> Result<(), std::io::Error> {
+pub fn terminated() -> Result<impl Future<Output = ()>, std::io::Error> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }
