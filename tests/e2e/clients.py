@@ -109,13 +109,8 @@ class Server:
         # PostgreSQL runs as another user when this is root, and has to reach its data.
         self.folder.chmod(0o755)
         self.log = self.folder / "log"
-        program = os.environ.get("ROLECALL", "target/debug/rolecall")
-        command = [program, "dev", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0",
-                   "--data-dir", str(self.folder / "data"), "--json", *arguments]
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("ROLECALL_")}
-        with open(self.log, "wb") as log:
-            self.process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=log, env=environment)
+        self.arguments = arguments
+        self._start("--json")
         try:
             self.ready = json.loads(self._first_line())
         except BaseException:
@@ -123,6 +118,23 @@ class Server:
             raise
         self.grpc, self.admin = self.ready["grpc"], self.ready["admin"]
         self.api_key = self.ready["api_key"]
+
+    def _start(self, *more):
+        program = os.environ.get("ROLECALL", "target/debug/rolecall")
+        command = [program, "dev", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0",
+                   "--data-dir", str(self.folder / "data"), *self.arguments, *more]
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("ROLECALL_")}
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, env=environment)
+
+    def restart_with_welcome(self):
+        """Starts it again over the same data, as a person does, and returns what it prints."""
+        self._start()
+        text = ""
+        while "Ctrl-C" not in text:
+            text += self._first_line().decode()
+        return text
 
     def _first_line(self):
         lines = queue.Queue()

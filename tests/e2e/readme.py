@@ -1,10 +1,9 @@
-"""Pastes the README's calls into a shell, before a fresh server, and compares what it shows.
+"""Pastes the calls of the README, and of the welcome, into a shell and compares what it shows.
 
 A block after `<!-- run -->` is pasted. If a `text` block follows, its lines appear in that order in
 what the block printed; `…` ends what is compared. The key, the address and the folder of mails are
 those of the server."""
 
-import os
 import pathlib
 import re
 import subprocess
@@ -31,7 +30,7 @@ class Readme(unittest.TestCase):
             script = script.replace(written, real)
         ran = subprocess.run(
             ["bash", "-o", "pipefail"], input=script, cwd=README.parent, text=True, timeout=120,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ)
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         outputs = re.split(f"^{END}", ran.stdout, flags=re.M)
         self.assertEqual(len(outputs), len(blocks) + 1, ran.stdout)
         for n, ((commands, shown), output) in enumerate(zip(blocks, outputs)):
@@ -48,3 +47,18 @@ class Readme(unittest.TestCase):
                     at = output.find(wanted, at)
                     self.assertGreaterEqual(at, 0, f"`{line}` is not in the answer:{told}")
                     at += len(wanted)
+
+    def test_the_calls_of_the_welcome_work_also_after_a_restart(self):
+        server = Server()
+        self.addCleanup(server.forget)
+        self.assertEqual(server.stop()[0], 0)
+        welcome = server.restart_with_welcome()
+        calls = "".join(line for line in welcome.splitlines(True) if line.startswith("  "))
+        self.assertIn(server.api_key, calls, "the key of the first run still holds")
+        ran = subprocess.run(
+            ["bash", "-e"], input=calls, cwd=README.parent, text=True, timeout=120,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        told = f"{welcome}\nprinted\n{ran.stdout}"
+        self.assertEqual(ran.returncode, 0, told)
+        for wanted in "rolecall.v1.PermissionService", '"token": "rcs_', '"allowed": true':
+            self.assertIn(wanted, ran.stdout, told)
