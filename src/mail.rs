@@ -392,7 +392,7 @@ fn write(folder: &Path, file: &Path, bytes: &[u8]) -> std::io::Result<()> {
 fn compose(letter: &Letter, from: &Mailbox, encode: fn(&str) -> Body) -> Result<Message> {
     let (local, _) = letter.to.as_str().rsplit_once('@').unwrap_or_default();
     let address = Address::new(local, letter.to.domain()).map_err(Error::internal)?;
-    let name = Some(letter.name.clone()).filter(|name| !name.is_empty());
+    let name = Some(one_line(&letter.name)).filter(|name| !name.is_empty());
     let automatic = HeaderValue::new(
         HeaderName::new_from_ascii_str("Auto-Submitted"),
         "auto-generated".to_owned(),
@@ -403,7 +403,7 @@ fn compose(letter: &Letter, from: &Mailbox, encode: fn(&str) -> Body) -> Result<
     Message::builder()
         .from(from.clone())
         .to(Mailbox::new(name, address))
-        .subject(&letter.subject)
+        .subject(one_line(&letter.subject))
         .date(letter.date.into())
         .message_id(Some(format!("<{}@{}>", letter.id, from.email.domain())))
         .raw_header(automatic)
@@ -420,6 +420,11 @@ fn for_transport(text: &str) -> Body {
 fn as_written(text: &str) -> Body {
     let text = text.replace('\n', "\r\n").into_bytes();
     Body::dangerous_pre_encoded(text, ContentTransferEncoding::Binary)
+}
+
+/// Texts are checked where they come in; of those that are not, lettre would panic.
+fn one_line(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
 }
 
 /// `%40` to `@` and so on; `None` for a broken sequence.
@@ -480,26 +485,41 @@ mod tests {
         assert!(matches!(from, Err(MailError::From)));
     }
 
-    #[test]
-    fn a_letter_is_the_same_however_often_it_is_sent_and_holds_no_header_of_others() {
+    fn composed(name: &str, subject: &str) -> String {
         let letter = Letter {
             id: uuid::Uuid::from_u128(7).into(),
             to: Email::parse("to", "ana@bücher.example").unwrap(),
-            name: "Ana\r\nBcc: x@y.fr".to_owned(),
-            subject: "Été\r\nBcc: x@y.fr".to_owned(),
+            name: name.to_owned(),
+            subject: subject.to_owned(),
             text: "text".to_owned(),
             html: "<p>html</p>".to_owned(),
             date: Time::default(),
         };
         let from: Mailbox = "Rolecall <no-reply@rolecall.example>".parse().unwrap();
-        let text =
-            String::from_utf8(compose(&letter, &from, for_transport).unwrap().formatted()).unwrap();
+        let message = compose(&letter, &from, for_transport).unwrap();
+        String::from_utf8(message.formatted()).unwrap()
+    }
+
+    #[test]
+    fn a_letter_is_the_same_however_often_it_is_sent_and_holds_no_header_of_others() {
+        let text = composed("Ana\r\nBcc: x@y.fr", "Été\r\nBcc: x@y.fr");
         let head = text.split("\r\n\r\n").next().unwrap();
         assert!(
             head.contains("Message-ID: <mail_00000000000000000000000000000007@rolecall.example>")
         );
         assert!(head.contains("Auto-Submitted: auto-generated"));
-        assert!(head.contains("<ana@xn--bcher-kva.example>"));
+        assert!(head.contains("<ana@xn--bcher-kva.example>"), "{head}");
         assert!(!head.lines().any(|line| line.starts_with("Bcc")), "{head}");
+    }
+
+    #[test]
+    fn names_in_any_script_and_of_any_length_can_be_written() {
+        let long = "Ñandú 佐藤 ".repeat(25);
+        for name in ["O'Brien \\\"x\\\", <y@z.fr>; (a)", "Зоя", "ﻣﺤﻤﺪ", "👩‍👩‍👧", "a,b:c@d", &long]
+        {
+            let head = composed(name, name);
+            assert!(head.lines().all(|line| line.len() < 1000), "{head}");
+            assert_eq!(head.matches("\nTo: ").count(), 1, "{head}");
+        }
     }
 }

@@ -5,9 +5,10 @@
 
 mod render;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, panic::AssertUnwindSafe, time::Duration};
 
 use chrono::TimeDelta;
+use futures::FutureExt;
 use sqlx::{PgPool, types::Json};
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -171,14 +172,22 @@ async fn claim(pool: &PgPool, now: Time) -> sqlx::Result<Vec<Due>> {
     .await
 }
 
-async fn deliver(app: &App, mail: &Due) {
-    let id = MailId::from_uuid(mail.id);
+async fn send(app: &App, mail: &Due) -> Talk {
     let outcome = match render::render(app, mail) {
         Ok(letter) => app.mail.send(&letter).await,
         Err(error) => Err(error),
     };
-    let talk = outcome.unwrap_or_else(|error| {
-        tracing::error!(mail = %id, ?error, "a mail cannot be written");
+    outcome.unwrap_or_else(|error| {
+        tracing::error!(mail = %MailId::from_uuid(mail.id), ?error, "a mail cannot be written");
+        Talk::impossible()
+    })
+}
+
+async fn deliver(app: &App, mail: &Due) {
+    let id = MailId::from_uuid(mail.id);
+    // Whatever one letter does, the others are sent.
+    let talk = AssertUnwindSafe(send(app, mail)).catch_unwind().await.unwrap_or_else(|_| {
+        tracing::error!(mail = %id, "writing a mail panicked");
         Talk::impossible()
     });
     let told = match talk.last_reply() {
