@@ -40,6 +40,7 @@ create table events (
     constraint events_pkey primary key (tenant_id, revision, n),
     constraint events_revision_key unique (revision, n)
 );
+create index events_newer_format on events (revision) where format > 1;
 create index events_tenant_target on events (tenant_id, target, revision);
 create index events_tenant_actor on events (tenant_id, actor, revision);
 create index events_tenant_on_behalf_of on events (tenant_id, on_behalf_of, revision)

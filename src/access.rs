@@ -421,7 +421,17 @@ pub fn authorise(
             };
             let flaw = standing(facts, tenant, authority.subject(), now)?;
             let acts = authority.on_behalf_of.is_none();
+            // A session that a service opened speaks for the person in its own tenant, not beyond.
+            let by_service =
+                matches!(&authority.credential, Credential::Session(claims) if claims.by_service);
+            let beyond = by_service && matches!(claim.warrant, Warrant::Account);
             Ok(match flaw {
+                None if beyond => Err(Error::Denied {
+                    reason: "SESSION_BY_SERVICE",
+                    message: "this session was opened by a service and holds in its tenant only; \
+                              sign in"
+                        .to_owned(),
+                }),
                 None if acts => Ok(()),
                 None => Err(Error::Denied {
                     reason: "NOT_YOURS",

@@ -68,6 +68,14 @@ impl Call {
         authority.on_behalf_of.or_else(|| authority.subject().id().user())
     }
 
+    /// Whether this person calls themselves, rather than somebody on their behalf.
+    #[must_use]
+    pub fn is_oneself(&self, user: UserId) -> bool {
+        self.authority().is_some_and(|authority| {
+            authority.on_behalf_of.is_none() && authority.subject().id().user() == Some(user)
+        })
+    }
+
     #[must_use]
     pub fn subject(&self) -> Option<SubjectId> {
         self.authority().map(|authority| authority.subject().id())

@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 use sqlx::{Executor, PgConnection, Postgres, Row, pool::PoolConnection};
 
 pub use audit::Event;
-pub use request::{Answer, Options};
+pub use request::{Answer, Options, forget};
 pub use rules::Scope;
 pub use turn::Turns;
 
@@ -118,8 +118,9 @@ where
     F: for<'c> Fn(&'c mut Change, Q) -> BoxFuture<'c, Result<R>> + Send + Sync,
 {
     let mut change = Change::begin(app, call, claim, options).await?;
+    let now = change.now;
     if let Some(key) = &options.request
-        && let Some((answer, revision)) = request::find(change.conn(), key).await?
+        && let Some((answer, revision)) = request::find(change.conn(), key, now).await?
     {
         change.abandon().await?;
         return Ok((answer, revision));
@@ -129,13 +130,15 @@ where
         Err(refusal) => Err(refusal),
     };
     match outcome {
-        Ok(answer) if options.validate_only => {
+        Ok(mut answer) if options.validate_only => {
             change.check_rules().await?;
             let revision = change.abandon().await?;
+            // A secret of what was not made could still open something: tokens prove themselves.
+            answer.redact();
             Ok((answer, revision))
         }
         Ok(answer) if change.drafts.is_empty() => {
-            let revision = change.abandon().await?;
+            let revision = change.keep(options.request.as_ref(), &answer).await?;
             Ok((answer, revision))
         }
         Ok(answer) => {
@@ -199,6 +202,11 @@ impl Change {
         facts.insert_tenant(load::slice(conn, tenant.id, &subjects, &workspaces).await?);
         for other in [TenantId::SYSTEM, home] {
             if facts.tenant(other).is_none() {
+                // Held until the commit, so that what was revoked in the caller's own tenant while
+                // this change ran came after it.
+                if other == home {
+                    share(conn, other).await?;
+                }
                 let row = TenantRow::read(conn, other).await?;
                 learn(&mut facts, Record::Tenant(row.record()), other);
                 facts.insert_tenant(load::slice(conn, other, &subjects, &[]).await?);
@@ -292,6 +300,20 @@ impl Change {
         let draft = audit::Draft::new(&self.call, self.tenant.id, &event, &self.reason, self.now)?;
         self.drafts.push(draft);
         Ok(())
+    }
+
+    /// Ends a change that changed nothing, but keeps its answer for a repeated request.
+    async fn keep<R: Answer>(
+        self,
+        request: Option<&request::RequestKey>,
+        answer: &R,
+    ) -> Result<u64> {
+        let (app, now) = (self.app.clone(), self.now);
+        let revision = self.abandon().await?;
+        if let Some(key) = request {
+            request::insert(&app.pool, key, answer, revision, now).await?;
+        }
+        Ok(revision)
     }
 
     /// Undoes everything and returns the revision that what was read belongs to.
@@ -501,6 +523,14 @@ impl TryFrom<RawTenant> for TenantRow {
             allowed_email_domains: row.allowed_email_domains,
         })
     }
+}
+
+/// Keeps changes of another tenant from committing before this one ends.
+async fn share(conn: &mut PgConnection, tenant: TenantId) -> Result<()> {
+    sqlx::query!("select id from tenants where id = $1 for share", tenant as TenantId)
+        .fetch_one(conn)
+        .await?;
+    Ok(())
 }
 
 /// Locks the tenant's row. `no key update`: references to it from elsewhere need not wait.

@@ -18,7 +18,7 @@ use crate::{
 };
 
 const MAC_LENGTH: usize = 32;
-const SESSION_LENGTH: usize = 16 * 3 + 8 + 4 + 4;
+const SESSION_LENGTH: usize = 16 * 3 + 8 + 4 + 4 + 1;
 const LINK_LENGTH: usize = 16 * 2 + 4;
 const SESSION_PREFIX: &str = "rcs_";
 const LINK_PREFIX: &str = "rci_";
@@ -91,6 +91,7 @@ impl Keys {
         bytes.extend_from_slice(&claims.expires.timestamp_micros().to_be_bytes());
         bytes.extend_from_slice(&claims.member_epoch.to_be_bytes());
         bytes.extend_from_slice(&claims.account_epoch.to_be_bytes());
+        bytes.push(u8::from(claims.by_service));
         self.seal(SESSION_PREFIX, "session", &bytes)
     }
 
@@ -107,6 +108,7 @@ impl Keys {
             expires: DateTime::from_timestamp_micros(micros)?,
             member_epoch: i32::from_be_bytes(bytes[56..60].try_into().ok()?),
             account_epoch: i32::from_be_bytes(bytes[60..64].try_into().ok()?),
+            by_service: bytes[64] != 0,
         })
     }
 

@@ -112,6 +112,7 @@ impl Server {
         let listener = listener::Listener::start(socket, router, settings.tls)?;
         let admin_task = tokio::spawn(admin::serve(admin_socket, health_service, metrics));
         let (workers, stop) = watch::channel(false);
+        let forgetting = tokio::spawn(forget_requests(app.clone(), stop.clone()));
         let outbox = tokio::spawn(crate::outbox::run(app.clone(), stop));
         health.set_service_status("", ServingStatus::Serving).await;
         tracing::info!(%grpc, %admin, "serving");
@@ -124,7 +125,7 @@ impl Server {
             listener,
             admin_task,
             workers,
-            tasks: vec![outbox, feed],
+            tasks: vec![outbox, forgetting, feed],
         })
     }
 
@@ -201,6 +202,22 @@ pub async fn once<T>(
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })
+}
+
+/// Forgets the answers of repeated requests when their day is over.
+async fn forget_requests(app: App, mut stop: watch::Receiver<bool>) {
+    const EVERY: Duration = Duration::from_secs(600);
+    loop {
+        let more = crate::change::forget(&app.pool, app.clock.now()).await;
+        if let Err(error) = &more {
+            tracing::warn!(%error, "old answers were not forgotten");
+        }
+        let pause = if matches!(more, Ok(true)) { Duration::from_secs(1) } else { EVERY };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+    }
 }
 
 /// Runs a future on a runtime and thread of its own; the handle ends with it.

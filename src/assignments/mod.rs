@@ -130,7 +130,7 @@ fn exclusive(change: &Change, held: &Assignment, given: &Role) -> Result<bool> {
 /// by accepting an invitation, need not be able to give it.
 async fn require_takeable(change: &mut Change, assignment: &Assignment) -> Result<()> {
     let holder = assignment.holder.subject().and_then(SubjectId::user);
-    if holder.is_some() && change.call().person() == holder {
+    if holder.is_some_and(|user| change.call().is_oneself(user)) {
         return Ok(());
     }
     let scope = sql::scope(change, assignment).await?;

@@ -1,17 +1,23 @@
 //! Repeated requests: the same id gets the same answer, also after a crash.
 
-use sqlx::PgConnection;
+use chrono::TimeDelta;
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use crate::{
     app::App,
     caller::Call,
+    decision::Time,
     error::{Error, Result},
     proto::{Mutation, Redact, Revised},
 };
 
 /// The longest reason for a change, in characters.
 const MAX_REASON: usize = 500;
+/// How long an answer is kept.
+const KEPT: TimeDelta = TimeDelta::hours(24);
+/// The most answers forgotten at once.
+const FORGET: i64 = 1_000;
 
 /// An answer that can be kept: it carries the revision, and its secrets can be blanked.
 pub trait Answer: Revised + Redact + Clone {}
@@ -74,11 +80,14 @@ fn caller(call: &Call) -> String {
 pub(super) async fn find<R: Answer>(
     conn: &mut PgConnection,
     key: &RequestKey,
+    now: Time,
 ) -> Result<Option<(R, u64)>> {
     let row = sqlx::query!(
-        "select hash, response, revision from requests where caller = $1 and request_id = $2",
+        "select hash, response, revision from requests
+         where caller = $1 and request_id = $2 and created_at > $3",
         key.caller,
-        key.id
+        key.id,
+        now - KEPT
     )
     .fetch_optional(conn)
     .await?;
@@ -92,4 +101,45 @@ pub(super) async fn find<R: Answer>(
     }
     let response = R::decode(row.response.as_slice()).map_err(Error::internal)?;
     Ok(Some((response, row.revision.unsigned_abs())))
+}
+
+/// Keeps the answer of a change that changed nothing; what changed something is kept by `seal()`.
+pub(super) async fn insert<R: Answer>(
+    pool: &PgPool,
+    key: &RequestKey,
+    answer: &R,
+    revision: u64,
+    now: Time,
+) -> Result<()> {
+    let mut kept = answer.clone();
+    kept.redact();
+    sqlx::query!(
+        "insert into requests (caller, request_id, hash, response, revision, created_at)
+         values ($1, $2, $3, $4, $5, $6) on conflict do nothing",
+        key.caller,
+        key.id,
+        key.hash,
+        kept.encode_to_vec(),
+        i64::try_from(revision).map_err(Error::internal)?,
+        now
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Forgets answers whose day is over; returns whether there are more.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn forget(pool: &PgPool, now: Time) -> Result<bool> {
+    let forgotten = sqlx::query!(
+        "delete from requests where (caller, request_id) in (
+             select caller, request_id from requests where created_at <= $1 limit $2)",
+        now - KEPT,
+        FORGET
+    )
+    .execute(pool)
+    .await?;
+    Ok(forgotten.rows_affected() == FORGET.unsigned_abs())
 }

@@ -1,7 +1,7 @@
 //! What a caller of ours may do: the decision about itself, narrowed by its key, and intersected with
 //! the person on whose behalf it acts. Also who may give which role.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use super::{
     Facts, Permission, PermissionSet, Question, Reason, Resource, SessionClaims, Subject,
@@ -171,27 +171,56 @@ pub(super) fn may_give(
     now: Time,
     narrowed: Option<&PermissionSet>,
 ) -> bool {
-    let (Some(role), Some(given)) = (tenant.roles.get(&gift.role), tenant.compiled.get(&gift.role))
-    else {
-        return false;
-    };
-    let scope =
-        Scope { workspace: gift.workspace, path: gift.path, ends: gift.ends, reach: role.reach };
-    let held = held_there(facts, tenant, subject, &scope, now);
-    // What `may_grant` lists may be given wherever its holder may assign at all, however far it
-    // reaches: that is what the list is for. An end of the giver's own still bounds the gift.
-    let listed = Scope { reach: Reach::Here, ..scope };
-    held_there(facts, tenant, subject, &listed, now)
-        .iter()
-        .any(|held| held.compiled.may_grant.contains(&gift.role))
-        || (covers_all(&held, &given.permissions, narrowed)
-            && given.may_grant.iter().all(|id| gives(&held, tenant, *id)))
+    let giver = Giver { facts, tenant, subject, narrowed, now };
+    giver.may_give(gift, &mut HashSet::new())
 }
 
-/// A role that lets its holders give further roles is itself given only by those who may give them.
-fn gives(held: &[Held<'_>], tenant: &TenantFacts, role: RoleId) -> bool {
-    held.iter().any(|h| h.compiled.may_grant.contains(&role))
-        || tenant.compiled.get(&role).is_some_and(|r| covers_all(held, &r.permissions, None))
+/// Who gives, with all that bounds it.
+struct Giver<'a> {
+    facts: &'a Facts,
+    tenant: &'a TenantFacts,
+    subject: Subject<'a>,
+    narrowed: Option<&'a PermissionSet>,
+    now: Time,
+}
+
+impl Giver<'_> {
+    /// A role that lets its holders give further roles is given only by those who may give them too;
+    /// `seen` are the roles that the answer waits for already.
+    fn may_give(&self, gift: &Gift<'_>, seen: &mut HashSet<RoleId>) -> bool {
+        let Self { facts, tenant, subject, narrowed, now } = *self;
+        let (Some(role), Some(given)) =
+            (tenant.roles.get(&gift.role), tenant.compiled.get(&gift.role))
+        else {
+            return false;
+        };
+        let scope = Scope {
+            workspace: gift.workspace,
+            path: gift.path,
+            ends: gift.ends,
+            reach: role.reach,
+        };
+        let held = held_there(facts, tenant, subject, &scope, now);
+        // What `may_grant` lists may be given wherever its holder may assign at all, however far it
+        // reaches: that is what the list is for. An end of the giver's own still bounds the gift.
+        // A narrowed key gives nothing that it leaves out.
+        let listed = Scope { reach: Reach::Here, ..scope };
+        let unnarrowed = narrowed.is_none_or(|set| {
+            given.permissions.patterns().iter().all(|pattern| set.covers(pattern))
+        });
+        let listed = unnarrowed
+            && held_there(facts, tenant, subject, &listed, now)
+                .iter()
+                .any(|held| held.compiled.may_grant.contains(&gift.role));
+        if listed {
+            return true;
+        }
+        seen.insert(gift.role);
+        covers_all(&held, &given.permissions, narrowed)
+            && given.may_grant.iter().all(|next| {
+                seen.contains(next) || self.may_give(&Gift { role: *next, ..*gift }, seen)
+            })
+    }
 }
 
 fn covers_all(
@@ -218,15 +247,24 @@ fn held_there<'a>(
         held.dates(now) == Dates::Inside
             && held.assignment.ends.is_none_or(|own| scope.ends.is_some_and(|given| given <= own))
     };
-    let spans = |held: &Held<'_>| {
-        let whole_tenant = scope.workspace.is_none() && scope.path.is_empty();
-        !whole_tenant || held.role.reach >= scope.reach
+    let whole_tenant = scope.workspace.is_none() && scope.path.is_empty();
+    let spans = |held: &Held<'_>| !whole_tenant || held.role.reach >= scope.reach;
+    // What reaches a workspace by having joined it lasts no longer than what joined it.
+    let joins = |member| {
+        holdings(tenant, member).any(|h| {
+            h.assignment.workspace == scope.workspace && h.assignment.path.is_empty() && lasting(&h)
+        })
+    };
+    let stays = |held: &Held<'_>, member| {
+        let joined = held.is_on_tenant() && held.role.reach == Reach::Joined;
+        !joined || scope.workspace.is_none() || joins(member)
     };
     let mut found = Vec::new();
     if let Some(member) = active_member(tenant, subject) {
         found.extend(
             holdings(tenant, member)
-                .filter(|h| lasting(h) && spans(h) && covers(tenant, member, h, Some(place), now)),
+                .filter(|h| lasting(h) && spans(h) && stays(h, member))
+                .filter(|h| covers(tenant, member, h, Some(place), now)),
         );
     }
     if tenant.id != TenantId::SYSTEM

@@ -41,6 +41,8 @@ pub struct SessionClaims {
     pub expires: Time,
     pub member_epoch: i32,
     pub account_epoch: i32,
+    /// A service opened it for the person, so it says nothing about them beyond its tenant.
+    pub by_service: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

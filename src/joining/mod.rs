@@ -281,7 +281,9 @@ async fn join(
 fn signed_in(call: &Call) -> Option<UserId> {
     let authority = call.authority()?;
     match &authority.credential {
-        Credential::Session(claims) if authority.on_behalf_of.is_none() => Some(claims.user),
+        Credential::Session(claims) if authority.on_behalf_of.is_none() && !claims.by_service => {
+            Some(claims.user)
+        }
         Credential::Session(_) | Credential::ApiKey(_) => None,
     }
 }

@@ -357,7 +357,7 @@ fn removal(kind: MemberKind) -> &'static str {
 
 /// Nobody acts on those above them; on oneself everybody may.
 async fn require_outranked(change: &mut Change, user: UserId) -> Result<()> {
-    if change.call().person() == Some(user) {
+    if change.call().is_oneself(user) {
         return Ok(());
     }
     assignments::require_outranked(change, SubjectId::User(user)).await

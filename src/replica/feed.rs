@@ -66,7 +66,7 @@ pub struct Feed {
 }
 
 /// What a reader brings back.
-type Reading = (TenantId, Result<Loaded, sqlx::Error>);
+type Reading = (TenantId, Result<Loaded, FeedError>);
 
 #[derive(sqlx::FromRow)]
 struct EventRow {
@@ -140,9 +140,14 @@ impl Feed {
                 }
             }
             let followed = self.follow().await;
-            let unreadable =
-                matches!(followed, Err(FeedError::Format { .. } | FeedError::Body { .. }));
-            self.halted.store(unreadable, Ordering::Release);
+            match followed {
+                Ok(()) => self.halted.store(false, Ordering::Release),
+                Err(FeedError::Format { .. } | FeedError::Body { .. }) => {
+                    self.halted.store(true, Ordering::Release);
+                }
+                // A lost connection says nothing about what could not be applied before.
+                Err(FeedError::Database(_) | FeedError::Gap { .. }) => {}
+            }
             if let Err(error) = followed {
                 self.recover(&error).await;
             }
@@ -197,11 +202,11 @@ impl Feed {
     }
 
     /// Brings what a reader read to the revision of the facts, and puts it there.
-    async fn publish(&mut self, tenant: TenantId, reading: Result<Loaded, sqlx::Error>) {
+    async fn publish(&mut self, tenant: TenantId, reading: Result<Loaded, FeedError>) {
         self.reading -= 1;
         let published = match reading {
             Ok(loaded) => self.merge(loaded).await,
-            Err(error) => Err(FeedError::Database(error)),
+            Err(error) => Err(error),
         };
         if let Err(error) = &published {
             tracing::warn!(%tenant, %error, "a tenant was not loaded");
@@ -276,17 +281,36 @@ async fn initial_facts(conn: &mut PgConnection, clock: &Clock) -> Result<Facts, 
         sqlx::query_scalar!(r#"select clock_timestamp() "now!""#).fetch_one(&mut *tx).await?;
     clock.follow(now);
     let revision = load::revision(&mut tx).await?;
+    readable(&mut tx).await?;
     let mut facts = Facts::new(revision, load::directory(&mut tx, now).await?);
     facts.insert_tenant(load::tenant(&mut tx, TenantId::SYSTEM).await?);
     tx.commit().await?;
     Ok(facts)
 }
 
-async fn read_tenant(url: &SecretString, tenant: TenantId) -> Result<Loaded, sqlx::Error> {
+/// Refuses tables that hold what only a newer program understands.
+async fn readable(conn: &mut PgConnection) -> Result<(), FeedError> {
+    let newer = sqlx::query!(
+        "select revision, n, format from events where format > 1 and format > $1
+         order by revision limit 1",
+        FORMAT
+    )
+    .fetch_optional(conn)
+    .await?;
+    match newer {
+        None => Ok(()),
+        Some(row) => {
+            Err(FeedError::Format { revision: row.revision, n: row.n, format: row.format })
+        }
+    }
+}
+
+async fn read_tenant(url: &SecretString, tenant: TenantId) -> Result<Loaded, FeedError> {
     let mut conn = db::connect(url).await?;
     let mut tx = conn.begin_with("begin isolation level repeatable read, read only").await?;
     // First the revision: it fixes the snapshot, so that nothing read later is newer than it says.
     let revision = load::revision(&mut tx).await?;
+    readable(&mut tx).await?;
     let facts = load::tenant(&mut tx, tenant).await?;
     tx.commit().await?;
     conn.close().await?;

@@ -34,6 +34,8 @@ pub struct NewSession {
     pub user: UserId,
     pub source: String,
     pub user_agent: String,
+    /// Opened for the person rather than by them.
+    pub by_service: bool,
 }
 
 /// Opens a session for a member whom the caller outranks.

@@ -129,6 +129,7 @@ async fn enter(
         user: user.id,
         source: call.source.clone(),
         user_agent: call.user_agent.clone(),
+        by_service: false,
     };
     let now = app.clock.now();
     let opened = insert(app, &mut tx, &entry, new, random::id(now)?, now, None).await?;
@@ -150,6 +151,13 @@ const fn failed() -> Error {
 /// `PERMISSION_DENIED` for a caller without a session, and for a tenant without access.
 pub async fn switch(app: &App, call: &Call, tenant: &str) -> Result<Opened> {
     let claims = calling_session(call)?;
+    if claims.by_service {
+        return Err(Error::Denied {
+            reason: "SESSION_BY_SERVICE",
+            message: "this session was opened by a service and holds in its tenant only; sign in"
+                .to_owned(),
+        });
+    }
     let mut tx = app.pool.begin().await?;
     let entry = sql::entry(&mut tx, tenant, claims.user).await?;
     let live = sql::is_live(&mut tx, claims).await?;
@@ -165,6 +173,7 @@ pub async fn switch(app: &App, call: &Call, tenant: &str) -> Result<Opened> {
         user: claims.user,
         source: call.source.clone(),
         user_agent: call.user_agent.clone(),
+        by_service: false,
     };
     let (now, limit) = (app.clock.now(), Some(claims.expires));
     let opened = insert(app, &mut tx, &entry, new, random::id(now)?, now, limit).await?;
@@ -206,6 +215,7 @@ pub(super) async fn insert(
         expires: limit.map_or(latest, |limit| limit.min(latest)),
         member_epoch: entry.member_epoch,
         account_epoch: entry.account_epoch,
+        by_service: new.by_service,
     };
     let session = Session {
         id,

@@ -190,6 +190,7 @@ impl TryFrom<pb::CreateSessionRequest> for NewSession {
             user: request.user_id.parse().map_err(|error| Error::invalid("user_id", error))?,
             source,
             user_agent: text::line("user_agent", &request.user_agent, MAX_USER_AGENT)?,
+            by_service: true,
         })
     }
 }

@@ -190,7 +190,7 @@ async fn every_guarded_rpc_refuses_a_missing_malformed_unknown_or_revoked_creden
         pb::RevokeApiKeyRequest { tenant: "acme".into(), api_key_id: key, ..Default::default() };
     admin.service_accounts().revoke_api_key(revoke).await.unwrap();
 
-    let forged = format!("rcs_{}", "A".repeat(138));
+    let forged = format!("rcs_{}", "A".repeat(131));
     let cases = [
         ("", "CREDENTIAL_MISSING"),
         ("hello", "CREDENTIAL_MALFORMED"),

@@ -4,6 +4,7 @@
 mod accounts;
 mod crash;
 mod decision;
+mod escalation;
 mod gate;
 mod groups;
 mod invitations;
