@@ -146,16 +146,16 @@ fn matched(role: &Role, question: &Question<'_>) -> String {
 }
 
 fn roles_that_allow(tenant: &TenantFacts, question: &Question<'_>) -> Vec<RoleId> {
-    let mut roles: Vec<&Role> = tenant
+    let mut roles: Vec<_> = tenant
         .compiled
         .iter()
         .filter(|(_, role)| role.permissions.matches(question.permission))
-        .filter_map(|(id, _)| tenant.roles.get(id).map(|r| &**r))
+        .filter_map(|(id, role)| {
+            // The least first: whoever repairs a denial should not reach for the administrator.
+            let (wide, count) = (role.permissions.covers("*"), role.permissions.patterns().len());
+            Some((wide, count, tenant.roles.get(id)?.key.clone(), *id))
+        })
         .collect();
-    // The least first: whoever repairs a denial should not reach for the administrator.
-    roles.sort_by_key(|r| {
-        let wide = r.permissions.iter().any(|p| p == "*");
-        (wide, r.permissions.len(), r.key.clone())
-    });
-    roles.into_iter().map(|r| r.id).collect()
+    roles.sort();
+    roles.into_iter().map(|(.., id)| id).collect()
 }

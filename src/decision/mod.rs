@@ -24,4 +24,4 @@ pub use facts::{
 pub use permission::{MAX_PERMISSION, Permission, PermissionError, PermissionSet, check_pattern};
 pub use record::*;
 pub use resource::{MAX_PAIRS, MAX_RESOURCE, Resource, ResourceError, path_covers, scope_text};
-pub use who::{Who, who_may, who_may_give};
+pub use who::{Search, Who, who_may, who_may_give};

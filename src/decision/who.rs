@@ -4,7 +4,7 @@ use super::{
     Facts, Gift, Permission, Question, Resource, Subject, TenantFacts, TenantNotLoaded,
     authority::may_give,
     decide::{decide, holdings},
-    record::MemberStatus,
+    record::{MemberStatus, Time},
 };
 use crate::ids::{RoleId, SubjectId, UserId};
 
@@ -15,32 +15,41 @@ pub struct Who {
     pub more: bool,
 }
 
-/// Members, other than the subject of the question, who have the permission where it asks.
+/// Where somebody is looked for, and how many are wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct Search<'a> {
+    /// The tenant's key.
+    pub tenant: &'a str,
+    pub resource: Resource<'a>,
+    pub now: Time,
+    /// Whom it would help, who cannot do it for themselves.
+    pub except: Option<SubjectId>,
+    pub limit: usize,
+}
+
+/// Members who have the permission there.
 ///
 /// # Errors
 /// When the facts of the tenant, or of the installation, are not loaded.
 pub fn who_may(
     facts: &Facts,
-    question: &Question<'_>,
+    search: &Search<'_>,
     permission: Permission<'_>,
-    resource: Resource<'_>,
-    limit: usize,
 ) -> Result<Who, TenantNotLoaded> {
-    who(facts, question, permission, resource, limit, |_, _| true)
+    who(facts, search, permission, |_, _| true)
 }
 
-/// Members, other than the subject of the question, who may give one of the roles where it asks.
+/// Members who may give one of the roles there.
 ///
 /// # Errors
 /// When the facts of the tenant, or of the installation, are not loaded.
 pub fn who_may_give(
     facts: &Facts,
-    question: &Question<'_>,
+    search: &Search<'_>,
     roles: &[RoleId],
-    limit: usize,
 ) -> Result<Who, TenantNotLoaded> {
-    let Question { resource, now, .. } = *question;
-    who(facts, question, Permission::ASSIGN, resource, limit, |tenant, user| {
+    let Search { resource, now, .. } = *search;
+    who(facts, search, Permission::ASSIGN, |tenant, user| {
         let workspace = resource.workspace.and_then(|key| tenant.workspaces.get(key)).copied();
         roles.iter().any(|role| {
             let gift = Gift { role: *role, workspace, path: resource.path, ends: None };
@@ -51,22 +60,22 @@ pub fn who_may_give(
 
 fn who(
     facts: &Facts,
-    question: &Question<'_>,
+    search: &Search<'_>,
     permission: Permission<'_>,
-    resource: Resource<'_>,
-    limit: usize,
     suits: impl Fn(&TenantFacts, UserId) -> bool,
 ) -> Result<Who, TenantNotLoaded> {
-    let Some(entry) = facts.directory.tenants.get(question.tenant) else {
+    let Search { tenant: key, resource, now, except, limit } = *search;
+    let Some(entry) = facts.directory.tenants.get(key) else {
         return Ok(Who::default());
     };
     let tenant = facts.tenant(entry.id).ok_or(TenantNotLoaded(entry.id))?;
     let mut found = Who::default();
     for user in candidates(tenant, permission) {
-        if SubjectId::User(user) == question.subject.id() {
+        if Some(SubjectId::User(user)) == except {
             continue;
         }
-        let asked = Question { subject: Subject::User(user), permission, resource, ..*question };
+        let subject = Subject::User(user);
+        let asked = Question { tenant: key, subject, permission, resource, now };
         if decide(facts, &asked)?.allowed() && suits(tenant, user) {
             if found.people.len() == limit {
                 found.more = true;

@@ -265,7 +265,7 @@ fn explain_from(
     let remedies = if allowed {
         Vec::new()
     } else {
-        remedy::remedies(facts, asked, question.as_ref(), &explanation, invited)?
+        remedy::remedies(facts, asked, question.as_ref(), &explanation, invited, now)?
     };
     Ok(Explained {
         reason: explanation.decision.reason,

@@ -3,8 +3,8 @@
 use super::{Asked, Named, role_key};
 use crate::{
     decision::{
-        Explanation, Facts, Flaw, Permission, Question, Reason, Resource, TenantNotLoaded, Who,
-        who_may, who_may_give,
+        Explanation, Facts, Flaw, Permission, Question, Reason, Resource, Search, TenantNotLoaded,
+        Time, Who, who_may, who_may_give,
     },
     ids::{AssignmentId, RoleId, SubjectId},
 };
@@ -94,10 +94,18 @@ pub fn remedies(
     question: Option<&Question<'_>>,
     explanation: &Explanation,
     invited: bool,
+    now: Time,
 ) -> Result<Vec<Remedy>, TenantNotLoaded> {
     let reason = explanation.decision.reason;
-    let Some(question) = question else { return Ok(unknown_subject(asked, reason, invited)) };
-    let may = |permission| who_may(facts, question, permission, Resource::TENANT, MAX_PEOPLE);
+    let search = Search {
+        tenant: asked.tenant,
+        resource: asked.resource,
+        now,
+        except: question.map(|question| question.subject.id()),
+        limit: MAX_PEOPLE,
+    };
+    let on_tenant = Search { resource: Resource::TENANT, ..search };
+    let may = |permission| who_may(facts, &on_tenant, permission);
     let first = match reason {
         Reason::TenantUnknown | Reason::WorkspaceUnknown => {
             return Ok(vec![correct_name()]);
@@ -111,7 +119,7 @@ pub fn remedies(
             return Ok(vec![Remedy::new(RemedyKind::ReactivateTenant, message)]);
         }
         Reason::SubjectUnknown | Reason::NotAMember => {
-            let mut remedies = not_a_member(asked, invited);
+            let mut remedies = no_member(asked, invited);
             for remedy in remedies.iter_mut().filter(|r| r.kind == RemedyKind::Invite) {
                 remedy.who = may(Permission::INVITE)?;
             }
@@ -135,31 +143,26 @@ pub fn remedies(
     let mut remedies: Vec<Remedy> = first.into_iter().collect();
     // Reactivating alone does not help whom no assignment would then give it.
     if !explanation.considered.iter().any(|considered| considered.flaw.is_none()) {
-        remedies.extend(dated(facts, question, explanation)?);
-        remedies.push(assign(facts, question, explanation)?);
+        remedies.extend(dated(facts, &search, explanation)?);
+        remedies.push(assign(facts, asked, &search, explanation)?);
     }
     Ok(remedies)
 }
 
-fn unknown_subject(asked: &Asked<'_>, reason: Reason, invited: bool) -> Vec<Remedy> {
-    match (&asked.subject, reason) {
-        (_, Reason::TenantUnknown) => vec![correct_name()],
-        (Named::Session(_), _) => vec![sign_in()],
-        (Named::Key(_), _) => vec![another_key()],
-        _ => not_a_member(asked, invited),
-    }
-}
-
-fn not_a_member(asked: &Asked<'_>, invited: bool) -> Vec<Remedy> {
+fn no_member(asked: &Asked<'_>, invited: bool) -> Vec<Remedy> {
     let tenant = asked.tenant;
-    if invited {
-        let message = format!("the person accepts the open invitation to tenant `{tenant}`");
-        return vec![Remedy::new(RemedyKind::AcceptInvitation, message)];
-    }
-    let invite = || Remedy::new(RemedyKind::Invite, format!("invite them to tenant `{tenant}`"));
     match asked.subject {
-        Named::Id(SubjectId::Service(_)) | Named::Key(_) => vec![correct_name()],
-        _ => vec![invite(), correct_name()],
+        _ if invited => {
+            let message = format!("the person accepts the open invitation to tenant `{tenant}`");
+            vec![Remedy::new(RemedyKind::AcceptInvitation, message)]
+        }
+        Named::Session(None) => vec![sign_in()],
+        Named::Key(_) => vec![another_key()],
+        Named::Id(SubjectId::Service(_)) => vec![correct_name()],
+        _ => {
+            let message = format!("invite them to tenant `{tenant}`");
+            vec![Remedy::new(RemedyKind::Invite, message), correct_name()]
+        }
     }
 }
 
@@ -179,7 +182,7 @@ fn another_key() -> Remedy {
 /// Assignments that would give it at another time.
 fn dated(
     facts: &Facts,
-    question: &Question<'_>,
+    search: &Search<'_>,
     explanation: &Explanation,
 ) -> Result<Vec<Remedy>, TenantNotLoaded> {
     let mut remedies = Vec::new();
@@ -199,7 +202,7 @@ fn dated(
             _ => continue,
         };
         let roles = [considered.assignment.role];
-        let who = who_may_give(facts, question, &roles, MAX_PEOPLE)?;
+        let who = who_may_give(facts, search, &roles)?;
         let assignment = Some(considered.assignment.id);
         remedies.push(Remedy { assignment, ..Remedy::new(kind, message).by(who) });
         if remedies.len() == MAX_DATED {
@@ -211,20 +214,21 @@ fn dated(
 
 fn assign(
     facts: &Facts,
-    question: &Question<'_>,
+    asked: &Asked<'_>,
+    search: &Search<'_>,
     explanation: &Explanation,
 ) -> Result<Remedy, TenantNotLoaded> {
     let roles: Vec<RoleId> = explanation.roles_that_allow.iter().take(MAX_ROLES).copied().collect();
-    let Some(entry) = facts.directory.tenants.get(question.tenant) else {
+    let Some(entry) = facts.directory.tenants.get(asked.tenant) else {
         return Ok(correct_name());
     };
     let keys: Vec<String> = roles.iter().map(|role| role_key(facts, entry.id, *role)).collect();
-    let permission = question.permission.as_str();
+    let permission = asked.permission.as_str();
     let message = match keys.as_slice() {
         [] => format!("no role of the tenant has `{permission}`; give it to one, and assign that"),
         [key] => format!("assign role `{key}` here"),
         [key, ..] => format!("assign one of the roles, the least is `{key}`"),
     };
-    let who = who_may_give(facts, question, &roles, MAX_PEOPLE)?;
+    let who = who_may_give(facts, search, &roles)?;
     Ok(Remedy { roles: keys, ..Remedy::new(RemedyKind::AssignRole, message).by(who) })
 }
