@@ -2,9 +2,11 @@
 #![cfg(test)]
 
 mod accounts;
+mod audit;
 mod crash;
 mod decision;
 mod escalation;
+mod explain;
 mod gate;
 mod groups;
 mod invitations;
@@ -14,6 +16,7 @@ mod mails;
 mod people;
 mod postgres;
 mod roles;
+mod sessions;
 mod structure;
 mod tenants;
 mod world;
