@@ -7,6 +7,7 @@
 mod audit;
 mod request;
 mod rules;
+mod tenant;
 mod turn;
 
 use futures::future::BoxFuture;
@@ -15,6 +16,7 @@ use sqlx::{Executor, PgConnection, Postgres, Row, pool::PoolConnection};
 pub use audit::Event;
 pub use request::{Answer, Options, forget};
 pub use rules::Scope;
+pub use tenant::TenantRow;
 pub use turn::Turns;
 
 use crate::{
@@ -22,11 +24,10 @@ use crate::{
     app::App,
     caller::Call,
     decision::{
-        Account, Credential, Facts, Record, Resource, SessionEnd, TenantFacts, TenantStatus, Time,
-        Transition,
+        Account, Credential, Facts, Record, Resource, SessionEnd, TenantFacts, Time, Transition,
     },
     error::{Error, Result},
-    ids::{Key, RoleId, SubjectId, TenantId},
+    ids::{SubjectId, TenantId},
     replica::{FORMAT, load, revision_text},
     secret,
 };
@@ -44,19 +45,6 @@ pub struct Change {
     drafts: Vec<audit::Draft>,
     /// Whether an event could have taken an administrator away.
     touches_rights: bool,
-}
-
-/// The locked tenant, as the change found it.
-#[derive(Debug, Clone)]
-pub struct TenantRow {
-    pub id: TenantId,
-    pub key: Key,
-    pub status: TenantStatus,
-    pub default_role: Option<RoleId>,
-    pub display_name: String,
-    pub language: String,
-    pub invitation_lifetime_seconds: i64,
-    pub allowed_email_domains: Vec<String>,
 }
 
 /// Runs an operation as one change and returns its answer with the revision set.
@@ -170,7 +158,7 @@ impl Change {
             drafts: Vec::new(),
             touches_rights: false,
         };
-        change.tenant = lock(change.conn(), claim.tenant()).await?;
+        change.tenant = tenant::lock(change.conn(), claim.tenant()).await?;
         Ok(change)
     }
 
@@ -205,7 +193,7 @@ impl Change {
                 // Held until the commit, so that what was revoked in the caller's own tenant while
                 // this change ran came after it.
                 if other == home {
-                    share(conn, other).await?;
+                    tenant::share(conn, other).await?;
                 }
                 let row = TenantRow::read(conn, other).await?;
                 learn(&mut facts, Record::Tenant(row.record()), other);
@@ -449,100 +437,4 @@ async fn load_accounts(
         learn(facts, Record::Account(account), TenantId::SYSTEM);
     }
     Ok(())
-}
-
-impl TenantRow {
-    fn unknown() -> Self {
-        Self {
-            id: TenantId::SYSTEM,
-            key: crate::ids::Key::system(),
-            status: TenantStatus::Suspended,
-            default_role: None,
-            display_name: String::new(),
-            language: String::new(),
-            invitation_lifetime_seconds: 0,
-            allowed_email_domains: Vec::new(),
-        }
-    }
-
-    #[must_use]
-    pub fn record(&self) -> crate::decision::Tenant {
-        crate::decision::Tenant {
-            id: self.id,
-            key: self.key.clone(),
-            status: self.status,
-            default_role: self.default_role,
-        }
-    }
-
-    /// The tenant as it is stored, for a read.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn get(pool: &sqlx::PgPool, permit: &crate::access::Permit) -> Result<Self> {
-        Self::read(&mut *pool.acquire().await?, permit.tenant()).await
-    }
-
-    async fn read(conn: &mut PgConnection, id: TenantId) -> Result<Self> {
-        let row = sqlx::query_as!(
-            RawTenant,
-            r#"select id "id: TenantId", key, status "status: TenantStatus", default_role_id,
-                      display_name, language, invitation_lifetime_seconds, allowed_email_domains
-               from tenants where id = $1"#,
-            id as TenantId
-        )
-        .fetch_one(conn)
-        .await?;
-        row.try_into()
-    }
-}
-
-struct RawTenant {
-    id: TenantId,
-    key: String,
-    status: TenantStatus,
-    default_role_id: Option<uuid::Uuid>,
-    display_name: String,
-    language: String,
-    invitation_lifetime_seconds: i64,
-    allowed_email_domains: Vec<String>,
-}
-
-impl TryFrom<RawTenant> for TenantRow {
-    type Error = Error;
-
-    fn try_from(row: RawTenant) -> Result<Self> {
-        Ok(Self {
-            id: row.id,
-            key: row.key.try_into().map_err(Error::internal)?,
-            status: row.status,
-            default_role: row.default_role_id.map(Into::into),
-            display_name: row.display_name,
-            language: row.language,
-            invitation_lifetime_seconds: row.invitation_lifetime_seconds,
-            allowed_email_domains: row.allowed_email_domains,
-        })
-    }
-}
-
-/// Keeps changes of another tenant from committing before this one ends.
-async fn share(conn: &mut PgConnection, tenant: TenantId) -> Result<()> {
-    sqlx::query!("select id from tenants where id = $1 for share", tenant as TenantId)
-        .fetch_one(conn)
-        .await?;
-    Ok(())
-}
-
-/// Locks the tenant's row. `no key update`: references to it from elsewhere need not wait.
-async fn lock(conn: &mut PgConnection, tenant: &str) -> Result<TenantRow> {
-    let row = sqlx::query_as!(
-        RawTenant,
-        r#"select id "id: TenantId", key, status "status: TenantStatus", default_role_id,
-                  display_name, language, invitation_lifetime_seconds, allowed_email_domains
-           from tenants where key = $1 for no key update"#,
-        tenant
-    )
-    .fetch_optional(conn)
-    .await?;
-    row.ok_or_else(|| Error::not_found("tenant", tenant))?.try_into()
 }

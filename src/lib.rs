@@ -1,4 +1,26 @@
 //! Rolecall: who belongs here, and what may they do?
+//!
+//! A folder is something the product does, a file is something the program needs.
+//!
+//! - **Deciding**: [`decision`] is pure: facts and a question in, an answer out. [`replica`] keeps the
+//!   facts fresh by following the events.
+//! - **The gate**: [`access`] authenticates every call and turns what an operation asks for into the
+//!   only values that let it read or change; [`caller`] is who calls.
+//! - **Writing**: [`change`] is the only way to write what a decision, a list of people or the audit
+//!   can show. [`outbox`], [`attempts`] and the rows of sessions are bookkeeping.
+//! - **Features**: [`tenants`], [`workspaces`], [`roles`], [`groups`], [`assignments`], [`accounts`],
+//!   [`users`], [`memberships`], [`invitations`], [`joining`], [`service_accounts`], [`sessions`],
+//!   [`permissions`], [`audit`], [`mails`]: `mod.rs` operations, `rpc.rs` messages, `sql.rs` queries.
+//! - **Composition**: [`server`], [`config`], and [`dev`] for the laptop.
+//!
+//! Imports point down: `server → features → access → change, replica → plumbing → decision, ids`; a
+//! feature calls another through its `mod.rs` alone, without cycles.
+//!
+//! Invariant: a write of what people or decisions see takes `&mut Change`, so it has an event, a
+//! revision and an author. Invariant: commit order is revision order, without gaps. Invariant: facts
+//! change by events alone. Invariant: whoever is not shown to be allowed is refused.
+//!
+//! `tests/it/structure.rs` keeps this page true.
 
 pub mod access;
 pub mod accounts;
