@@ -122,6 +122,11 @@ impl Directory {
         }
     }
 
+    /// Forgets ends of sessions that are over by themselves.
+    pub fn forget_ended(&mut self, now: Time) {
+        self.ended_sessions.retain(|_, expires| *expires > now);
+    }
+
     #[must_use]
     pub fn account(&self, user: UserId) -> Account {
         let untouched = Account { user, disabled: false, epoch: 0 };

@@ -33,6 +33,8 @@ const POLL: Duration = Duration::from_millis(250);
 const RETRY: Duration = Duration::from_millis(500);
 /// The most events in one read.
 const BATCH: i64 = 1_000;
+/// Ended sessions to remember at the least; twice as many as are needed at the most.
+const ENDED: usize = 10_000;
 /// The most tenants read at once.
 const READERS: usize = 4;
 
@@ -62,6 +64,8 @@ pub struct Feed {
     waiting: HashMap<TenantId, Vec<oneshot::Sender<Result<()>>>>,
     queue: std::collections::VecDeque<TenantId>,
     reading: usize,
+    /// How many ended sessions are remembered before those that are over are forgotten.
+    forget_at: usize,
     read: (mpsc::Sender<Reading>, mpsc::Receiver<Reading>),
 }
 
@@ -117,6 +121,7 @@ impl Feed {
             waiting: HashMap::new(),
             queue: std::collections::VecDeque::new(),
             reading: 0,
+            forget_at: ENDED,
             read: mpsc::channel(READERS),
         };
         Ok((replica, feed))
@@ -163,6 +168,11 @@ impl Feed {
             self.clock.follow(last.now);
             let mut facts = Facts::clone(&self.facts.load());
             apply(&mut facts, &rows)?;
+            let ended = facts.directory.ended_sessions.len();
+            if ended > self.forget_at {
+                facts.directory.forget_ended(self.clock.now());
+                self.forget_at = 2 * facts.directory.ended_sessions.len() + ENDED;
+            }
             self.swap(facts);
         }
     }
