@@ -1,5 +1,5 @@
 # Each target installs what it misses; only the Rust toolchain must be there.
-.PHONY: run test e2e check sqlx audit
+.PHONY: run test e2e check sqlx audit bench
 
 # A Rolecall on this machine with a PostgreSQL of its own and demo data; Ctrl-C stops it.
 run:
@@ -25,6 +25,11 @@ check:
 # Describes the queries of the source anew, after a change of SQL.
 sqlx:
 	.ci/sqlx
+
+# CPU of a check beside that of an empty RPC; wants two cores to itself.
+bench:
+	.ci/install postgres
+	cargo bench --bench rpc
 
 # Known vulnerabilities of the dependencies; reads the RustSec database from the network.
 audit:
