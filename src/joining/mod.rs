@@ -89,6 +89,8 @@ pub async fn prove(app: &App, call: &Call, link: &Link, means: Means) -> Result<
         (Means::Password(_), None) => Err(account_needed()),
         (Means::New { .. }, Some(_)) if accepted => Ok(Proof::Nothing),
         (Means::New { .. }, Some(_)) => Err(account_exists()),
+        // Nobody has the invited account yet, so the session is somebody else's.
+        (Means::New { .. }, None) if signed_in(call).is_some() => Err(signed_in_as_another()),
         (Means::New { password, first_name, last_name }, None) => {
             Passwords::check("new_account.password", &password)?;
             let password_hash = app.passwords.hash(password).await?.into();
@@ -153,12 +155,7 @@ pub async fn accept(change: &mut Change, link: &Link, proof: Proof) -> Result<Us
     let account = find_account(change.conn(), &invitation).await?;
     let caller = signed_in(change.call());
     if caller.is_some() && caller != account.as_ref().map(|account| account.user.id) {
-        return Err(Error::Denied {
-            reason: "SIGNED_IN_AS_ANOTHER",
-            message: "you are signed in with another account than the invited one; sign out, and \
-                      open the link again"
-                .to_owned(),
-        });
+        return Err(signed_in_as_another());
     }
     if invitation.status == InvitationStatus::Accepted {
         return accepted_before(change, account, &proof).await;
@@ -285,6 +282,15 @@ fn signed_in(call: &Call) -> Option<UserId> {
             Some(claims.user)
         }
         Credential::Session(_) | Credential::ApiKey(_) => None,
+    }
+}
+
+fn signed_in_as_another() -> Error {
+    Error::Denied {
+        reason: "SIGNED_IN_AS_ANOTHER",
+        message: "you are signed in with another account than the invited one; sign out, and open \
+                  the link again"
+            .to_owned(),
     }
 }
 
