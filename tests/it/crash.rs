@@ -286,7 +286,7 @@ async fn checks_of_a_loaded_tenant_need_no_database() {
     for pid in &postgres {
         kill(*pid, Signal::SIGSTOP).unwrap();
     }
-    let stopped = checks(&program, 20_000).await;
+    let stopped = checks(&program, 100_000).await;
     for pid in &postgres {
         kill(*pid, Signal::SIGCONT).unwrap();
     }
