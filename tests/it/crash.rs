@@ -206,18 +206,19 @@ async fn a_kill_in_the_middle_of_200_invitations_loses_nothing_and_repeats_nothi
     let repeats = copies.values().filter(|texts| texts.len() > 1).count();
     assert!(repeats <= 20, "{repeats} were sent twice; only those in a send at the kill may be");
     let anonymous = program.anonymous().await;
-    // A person with two copies uses either: one link, which works once.
-    let twice = copies.values().filter(|t| t.len() > 1);
-    for texts in copies.values().take(3).chain(twice.take(3)) {
+    // Every copy, and whoever has two uses either: one link, which works once.
+    let mut accepting: Vec<_> = copies.values().collect();
+    accepting.sort_by_key(|texts| std::cmp::Reverse(texts.len()));
+    for (at, texts) in accepting.into_iter().enumerate() {
         let tokens: HashSet<_> = texts.iter().map(|t| token_of(t)).collect();
         assert_eq!(tokens.len(), 1, "every copy carries the same link");
-        let token = tokens.into_iter().next().unwrap();
-        let first = anonymous.invitations().accept_invitation(accept(&token)).await;
-        let second = anonymous.invitations().accept_invitation(accept(&token)).await;
-        if let Err(status) = first {
-            // It was among the first three and came again among those with two copies.
-            assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
+        // Hashing takes its time: those with two copies, and some with one.
+        if at >= 10 && texts.len() == 1 {
+            continue;
         }
+        let token = tokens.into_iter().next().unwrap();
+        anonymous.invitations().accept_invitation(accept(&token)).await.unwrap();
+        let second = anonymous.invitations().accept_invitation(accept(&token)).await;
         assert_eq!(second.unwrap_err().code(), Code::FailedPrecondition);
     }
     let verify = pb::VerifyAuditLogRequest { tenant };
