@@ -254,7 +254,6 @@ async fn another_tenants_names_and_ids_tell_nothing() {
         api_key: key.clone(),
         session: session.clone(),
         assignment: assignment.clone(),
-        ..Filling::unknown(tenant)
     };
     // In the other's tenant, and in one's own with the other's ids: as if they did not exist.
     for tenant in ["beta", "acme"] {
