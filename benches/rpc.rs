@@ -88,6 +88,23 @@ impl PermissionService for Bare {
     ) -> Result<Response<pb::ExplainPermissionResponse>, Status> {
         Err(Status::unimplemented("the yardstick only checks"))
     }
+
+    async fn batch_check_permissions(
+        &self,
+        _: Request<pb::BatchCheckPermissionsRequest>,
+    ) -> Result<Response<pb::BatchCheckPermissionsResponse>, Status> {
+        Err(Status::unimplemented("the yardstick only checks"))
+    }
+
+    type CheckPermissionStreamStream =
+        futures::stream::Empty<Result<pb::CheckPermissionStreamResponse, Status>>;
+
+    async fn check_permission_stream(
+        &self,
+        _: Request<tonic::Streaming<pb::CheckPermissionStreamRequest>>,
+    ) -> Result<Response<Self::CheckPermissionStreamStream>, Status> {
+        Err(Status::unimplemented("the yardstick only checks"))
+    }
 }
 
 async fn bare() {

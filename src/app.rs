@@ -3,6 +3,7 @@
 use std::{ops::Deref, sync::Arc};
 
 use sqlx::PgPool;
+use tokio::sync::watch;
 
 use crate::{
     change::Turns, clock::Clock, mail::Mail, passwords::Passwords, replica::Replica, secret::Keys,
@@ -22,6 +23,8 @@ pub struct Parts {
     pub turns: Turns,
     /// Where the links in mails lead, without a slash at the end.
     pub public_url: String,
+    /// Turns true when the server stops: streams end then, so that their clients go elsewhere.
+    pub stopping: watch::Receiver<bool>,
 }
 
 impl App {

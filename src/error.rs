@@ -96,7 +96,18 @@ impl Error {
         }
     }
 
-    fn reason(&self) -> &'static str {
+    /// The field that is malformed; empty when none is.
+    #[must_use]
+    pub fn field(&self) -> &str {
+        match self {
+            Self::Invalid(violations) => violations.first().map_or("", |v| v.field.as_str()),
+            _ => "",
+        }
+    }
+
+    /// The stable reason.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
         match self {
             Self::Invalid(_) => "INVALID_FIELD",
             Self::NotFound { .. } => "NOT_FOUND",

@@ -79,6 +79,7 @@ pub struct Server {
     drain: Duration,
     listener: listener::Listener,
     admin_task: JoinHandle<()>,
+    streams: watch::Sender<bool>,
     workers: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -100,8 +101,10 @@ impl Server {
         let (grpc, admin) = (socket.local_addr()?, admin_socket.local_addr()?);
         let public_url = settings.public_url.unwrap_or_else(|| format!("http://{grpc}"));
         let (keys, mail) = (settings.keys, settings.mail);
+        let (streams, stopping) = watch::channel(false);
         let (app, feed) =
-            assemble(&settings.database, settings.database_pool, keys, mail, public_url).await?;
+            assemble(&settings.database, settings.database_pool, keys, mail, public_url, stopping)
+                .await?;
 
         let (health, health_service) = tonic_health::server::health_reporter();
         let mut routes = Routes::new(health_service.clone());
@@ -124,16 +127,18 @@ impl Server {
             drain: settings.drain,
             listener,
             admin_task,
+            streams,
             workers,
             tasks: vec![outbox, forgetting, feed],
         })
     }
 
-    /// Tells balancers, waits for them, lets calls end, and stops.
+    /// Tells balancers, waits for them, ends streams, lets calls end, and stops.
     pub async fn stop(self) {
         tracing::info!("stopping");
         self.health.set_service_status("", ServingStatus::NotServing).await;
         tokio::time::sleep(self.drain).await;
+        self.streams.send_replace(true);
         self.listener.stop(GRACE).await;
         self.workers.send_replace(true);
         self.admin_task.abort();
@@ -155,6 +160,7 @@ async fn assemble(
     keys: Keys,
     mail: Mail,
     public_url: String,
+    stopping: watch::Receiver<bool>,
 ) -> Result<(App, JoinHandle<()>), StartError> {
     let mut conn = db::connect(database).await?;
     tenants::insert_system(&mut conn).await?;
@@ -170,6 +176,7 @@ async fn assemble(
         passwords: Passwords::new()?,
         turns: Turns::default(),
         public_url,
+        stopping,
     });
     // The feed has a thread of its own: no storm of operations can starve it.
     let feed = own_thread("feed", feed.run())?;
@@ -193,7 +200,8 @@ pub async fn once<T>(
     // A command sends no mail and opens no link: the servers do, with keys of their own.
     let keys = Keys::parse(&Keys::generate()?)?;
     let mail = Mail::parse(&"file:///dev/null".into(), "rolecall@localhost")?;
-    let (app, feed) = assemble(database, 2, keys, mail, String::new()).await?;
+    let (_, stopping) = watch::channel(false);
+    let (app, feed) = assemble(database, 2, keys, mail, String::new(), stopping).await?;
     let outcome = operation(&app).await;
     drop(app);
     let _ = tokio::time::timeout(GRACE, feed).await;

@@ -26,6 +26,9 @@ pub use remedy::{Remedy, RemedyKind};
 /// The most assignments that an explanation shows.
 const MAX_CONSIDERED: usize = 100;
 
+/// The most items of a batch.
+pub const MAX_ITEMS: usize = 1000;
+
 /// A question, checked for its form.
 #[derive(Debug, Clone)]
 pub struct Asked<'a> {
@@ -137,11 +140,35 @@ pub fn check(
     if let Err(refusal) = may_ask(facts, call, claim, now)? {
         return Ok(Err(refusal));
     }
-    let decision = match asked.question(facts, now) {
-        Some(question) => decide(facts, &question)?,
-        None => Decision { reason: no_subject(facts, asked), grounds: None },
-    };
+    let decision = decide_asked(facts, asked, now)?;
     Ok(Ok(Answer { decision, revision: facts.revision }))
+}
+
+/// Decides many questions about one tenant for a caller who may ask; nothing for the malformed.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_all(
+    facts: &Facts,
+    call: &Call,
+    claim: &Claim,
+    asked: &[Result<Asked<'_>>],
+    now: Time,
+) -> Result<Result<Vec<Option<Decision>>>, TenantNotLoaded> {
+    if let Err(refusal) = may_ask(facts, call, claim, now)? {
+        return Ok(Err(refusal));
+    }
+    let decide = |asked: &Result<Asked<'_>>| {
+        asked.as_ref().ok().map(|asked| decide_asked(facts, asked, now)).transpose()
+    };
+    Ok(Ok(asked.iter().map(decide).collect::<Result<_, _>>()?))
+}
+
+fn decide_asked(facts: &Facts, asked: &Asked<'_>, now: Time) -> Result<Decision, TenantNotLoaded> {
+    match asked.question(facts, now) {
+        Some(question) => decide(facts, &question),
+        None => Ok(Decision { reason: no_subject(facts, asked), grounds: None }),
+    }
 }
 
 /// Whether the caller may ask about the tenant. Whoever may ask about every tenant is told that there is

@@ -1,13 +1,14 @@
 //! The PermissionService: generated types in and out.
 
-use tonic::{Request, Response, Status};
+use futures::{StreamExt, stream::BoxStream};
+use tonic::{Request, Response, Status, Streaming};
 
-use super::{Asked, Explained, Grounds, NoHelp, Remedy, RemedyKind};
+use super::{Answer, Asked, Explained, Grounds, NoHelp, Remedy, RemedyKind};
 use crate::{
-    app::Rpc,
+    app::{App, Rpc},
     caller::Call,
     decision::{Flaw, Reason},
-    error::Result,
+    error::{Error, Result},
     proto::{self as pb, permission_service_server::PermissionService},
     replica::revision_text,
 };
@@ -19,18 +20,77 @@ impl PermissionService for Rpc {
         request: Request<pb::CheckPermissionRequest>,
     ) -> Result<Response<pb::CheckPermissionResponse>, Status> {
         let (call, request) = Call::split(request)?;
-        let claim = call.claim(&request.tenant)?;
         let pb::CheckPermissionRequest { tenant, subject, permission, resource } = &request;
-        let mut asked = Asked::parse(&self.0.keys, tenant, subject, permission, resource)?;
-        asked.look_up(&self.0, &call, &claim).await?;
-        let now = self.0.clock.now();
-        let answer = self.0.replica.ask(|facts| super::check(facts, &call, &claim, &asked, now));
-        let answer = answer.await??;
+        let answer = check(&self.0, &call, tenant, subject, permission, resource).await?;
         Ok(Response::new(pb::CheckPermissionResponse {
             allowed: answer.decision.allowed(),
             reason: pb::Reason::from(answer.decision.reason).into(),
             revision: revision_text(answer.revision),
         }))
+    }
+
+    async fn batch_check_permissions(
+        &self,
+        request: Request<pb::BatchCheckPermissionsRequest>,
+    ) -> Result<Response<pb::BatchCheckPermissionsResponse>, Status> {
+        let (call, request) = Call::split(request)?;
+        if !(1..=super::MAX_ITEMS).contains(&request.items.len()) {
+            let wanted = format!("expected 1 to {} items", super::MAX_ITEMS);
+            return Err(Error::invalid("items", wanted).into());
+        }
+        let claim = call.claim(&request.tenant)?;
+        let keys = &self.0.keys;
+        let mut asked = Vec::with_capacity(request.items.len());
+        for item in &request.items {
+            let pb::CheckPermissionItem { subject, permission, resource } = item;
+            let mut parsed = Asked::parse(keys, &request.tenant, subject, permission, resource);
+            if let Ok(asked) = &mut parsed {
+                asked.look_up(&self.0, &call, &claim).await?;
+            }
+            asked.push(parsed);
+        }
+        let now = self.0.clock.now();
+        let answers = self.0.replica.ask(|facts| {
+            let decisions = super::check_all(facts, &call, &claim, &asked, now)?;
+            Ok(decisions.map(|decisions| (decisions, facts.revision)))
+        });
+        let (decisions, revision) = answers.await??;
+        let results =
+            asked.into_iter().zip(decisions).map(|(asked, decision)| match (asked, decision) {
+                (Err(error), _) => {
+                    pb::CheckPermissionResult { error: Some(error.into()), ..Default::default() }
+                }
+                (Ok(_), decision) => pb::CheckPermissionResult {
+                    allowed: decision.is_some_and(|d| d.allowed()),
+                    reason: decision.map_or(pb::Reason::Unspecified, |d| d.reason.into()).into(),
+                    error: None,
+                },
+            });
+        let revision = revision_text(revision);
+        Ok(Response::new(pb::BatchCheckPermissionsResponse {
+            results: results.collect(),
+            revision,
+        }))
+    }
+
+    type CheckPermissionStreamStream =
+        BoxStream<'static, Result<pb::CheckPermissionStreamResponse, Status>>;
+
+    async fn check_permission_stream(
+        &self,
+        request: Request<Streaming<pb::CheckPermissionStreamRequest>>,
+    ) -> Result<Response<Self::CheckPermissionStreamStream>, Status> {
+        let (call, questions) = Call::split(request)?;
+        let app = self.0.clone();
+        let answers = questions.then(move |question| {
+            let (app, call) = (app.clone(), call.clone());
+            async move { answer(&app, &call, &question?).await.map_err(Status::from) }
+        });
+        let mut stopping = self.0.stopping.clone();
+        let stopped = async move {
+            let _ = stopping.wait_for(|stopping| *stopping).await;
+        };
+        Ok(Response::new(answers.take_until(stopped).boxed()))
     }
 
     async fn explain_permission(
@@ -44,6 +104,54 @@ impl PermissionService for Rpc {
         asked.look_up(&self.0, &call, &claim).await?;
         let explained = super::explain(&self.0, &call, &claim, &asked).await?;
         Ok(Response::new(explained.into()))
+    }
+}
+
+/// Answers one question of a stream; what is wrong with the question alone is an answer, too.
+async fn answer(
+    app: &App,
+    call: &Call,
+    question: &pb::CheckPermissionStreamRequest,
+) -> Result<pb::CheckPermissionStreamResponse> {
+    let pb::CheckPermissionStreamRequest { tenant, subject, permission, resource, correlation_id } =
+        question;
+    let answer = match check(app, call, tenant, subject, permission, resource).await {
+        Ok(answer) => pb::CheckPermissionStreamResponse {
+            allowed: answer.decision.allowed(),
+            reason: pb::Reason::from(answer.decision.reason).into(),
+            revision: revision_text(answer.revision),
+            ..Default::default()
+        },
+        Err(error @ (Error::Invalid(_) | Error::Unavailable { .. })) => {
+            pb::CheckPermissionStreamResponse { error: Some(error.into()), ..Default::default() }
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(pb::CheckPermissionStreamResponse { correlation_id: *correlation_id, ..answer })
+}
+
+async fn check(
+    app: &App,
+    call: &Call,
+    tenant: &str,
+    subject: &str,
+    permission: &str,
+    resource: &str,
+) -> Result<Answer> {
+    let claim = call.claim(tenant)?;
+    let mut asked = Asked::parse(&app.keys, tenant, subject, permission, resource)?;
+    asked.look_up(app, call, &claim).await?;
+    let now = app.clock.now();
+    app.replica.ask(|facts| super::check(facts, call, &claim, &asked, now)).await?
+}
+
+impl From<Error> for pb::CheckPermissionError {
+    fn from(error: Error) -> Self {
+        Self {
+            reason: error.reason().to_owned(),
+            field: error.field().to_owned(),
+            message: error.to_string(),
+        }
     }
 }
 
