@@ -105,6 +105,20 @@ impl PermissionService for Bare {
     ) -> Result<Response<Self::CheckPermissionStreamStream>, Status> {
         Err(Status::unimplemented("the yardstick only checks"))
     }
+
+    async fn register_permissions(
+        &self,
+        _: Request<pb::RegisterPermissionsRequest>,
+    ) -> Result<Response<pb::RegisterPermissionsResponse>, Status> {
+        Err(Status::unimplemented("the yardstick only checks"))
+    }
+
+    async fn list_permissions(
+        &self,
+        _: Request<pb::ListPermissionsRequest>,
+    ) -> Result<Response<pb::ListPermissionsResponse>, Status> {
+        Err(Status::unimplemented("the yardstick only checks"))
+    }
 }
 
 async fn bare() {

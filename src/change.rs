@@ -15,7 +15,7 @@ use sqlx::{Executor, PgConnection, Postgres, Row, pool::PoolConnection};
 
 pub use audit::Event;
 pub use request::{Answer, Options, forget};
-pub use rules::Scope;
+pub use rules::{Scope, nearest};
 pub use tenant::TenantRow;
 pub use turn::Turns;
 

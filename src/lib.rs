@@ -10,7 +10,7 @@
 //!   can show. [`outbox`], [`attempts`] and the rows of sessions are bookkeeping.
 //! - **Features**: [`tenants`], [`workspaces`], [`roles`], [`groups`], [`assignments`], [`accounts`],
 //!   [`users`], [`memberships`], [`invitations`], [`joining`], [`service_accounts`], [`sessions`],
-//!   [`permissions`], [`audit`], [`mails`]: `mod.rs` operations, `rpc.rs` messages, `sql.rs` queries.
+//!   [`permissions`], [`catalogue`], [`audit`], [`mails`]: `mod.rs` operations, `rpc.rs` messages, `sql.rs` queries.
 //! - **Composition**: [`server`], [`config`], and [`dev`] for the laptop.
 //!
 //! Imports point down: `server → features → access → change, replica → plumbing → decision, ids`; a
@@ -29,6 +29,7 @@ pub mod assignments;
 pub mod attempts;
 pub mod audit;
 pub mod caller;
+pub mod catalogue;
 pub mod change;
 pub mod clock;
 pub mod config;

@@ -7,6 +7,7 @@ use super::{Answer, Asked, Explained, Grounds, NoHelp, Remedy, RemedyKind};
 use crate::{
     app::{App, Rpc},
     caller::Call,
+    catalogue,
     decision::{Flaw, Reason},
     error::{Error, Result},
     proto::{self as pb, permission_service_server::PermissionService},
@@ -104,6 +105,20 @@ impl PermissionService for Rpc {
         asked.look_up(&self.0, &call, &claim).await?;
         let explained = super::explain(&self.0, &call, &claim, &asked).await?;
         Ok(Response::new(explained.into()))
+    }
+
+    async fn register_permissions(
+        &self,
+        request: Request<pb::RegisterPermissionsRequest>,
+    ) -> Result<Response<pb::RegisterPermissionsResponse>, Status> {
+        catalogue::register_permissions(self, request).await
+    }
+
+    async fn list_permissions(
+        &self,
+        request: Request<pb::ListPermissionsRequest>,
+    ) -> Result<Response<pb::ListPermissionsResponse>, Status> {
+        catalogue::list_permissions(self, request).await
     }
 }
 

@@ -9,7 +9,7 @@ pub mod templates;
 use std::collections::BTreeMap;
 
 use crate::{
-    assignments,
+    assignments, catalogue,
     change::{Change, Event, Scope},
     decision::{self, CompiledRole, PermissionSet, Reach, Record, Time},
     edit::check_etag,
@@ -64,15 +64,17 @@ pub struct NewRole {
 /// Creates a role of the tenant's own.
 ///
 /// # Errors
-/// `ALREADY_EXISTS` when the key is in use; `NOT_FOUND` for a role that it names;
-/// `PERMISSION_DENIED` when it would have more than the caller.
+/// `ALREADY_EXISTS` when the key is in use; `NOT_FOUND` for a role that it names; `INVALID_ARGUMENT`
+/// for a permission that is not in the catalogue; `PERMISSION_DENIED` when it would have more than the
+/// caller.
 pub async fn create(change: &mut Change, new: NewRole) -> Result<Shown> {
     require_room(change, 1)?;
+    catalogue::require_known(change, &new.permissions, &[], templates::modules()).await?;
     let role = Role {
         facts: decision::Role {
             id: change.id()?,
             key: new.key,
-            permissions: new.permissions,
+            permissions: sorted(new.permissions),
             includes: named(change, &new.includes)?,
             reach: new.reach,
             may_grant: named(change, &new.may_grant)?,
@@ -130,7 +132,11 @@ pub async fn update(change: &mut Change, edit: RoleEdit) -> Result<Shown> {
     require_unlocked(before)?;
     let mut after = before.clone();
     let facts = &mut after.facts;
-    facts.permissions = edit.permissions.unwrap_or_else(|| before.facts.permissions.clone());
+    if let Some(permissions) = edit.permissions {
+        let had = &before.facts.permissions;
+        catalogue::require_known(change, &permissions, had, templates::modules()).await?;
+        facts.permissions = sorted(permissions);
+    }
     if let Some(includes) = &edit.includes {
         facts.includes = named(change, includes)?;
     }
@@ -239,6 +245,13 @@ fn require_room(change: &Change, more: usize) -> Result<()> {
     let tenant = &change.tenant().key;
     let message = format!("a tenant has at most {MAX_ROLES} roles; delete some first");
     Err(Error::precondition("TOO_MANY_ROLES", tenant, message))
+}
+
+/// Each once.
+fn sorted(mut permissions: Vec<String>) -> Vec<String> {
+    permissions.sort_unstable();
+    permissions.dedup();
+    permissions
 }
 
 /// The ids of the roles with these keys, each once.

@@ -225,15 +225,12 @@ fn display_names(names: BTreeMap<String, String>) -> Result<BTreeMap<String, Str
     names.into_iter().map(one).collect()
 }
 
-/// Sorted, each once.
 fn permissions(words: Vec<String>) -> Result<Vec<String>> {
-    let mut words = at_most("permissions", words, MAX_PERMISSIONS)?;
+    let words = at_most("permissions", words, MAX_PERMISSIONS)?;
     for (at, word) in words.iter().enumerate() {
         let wrong = |error| Error::invalid(format!("permissions[{at}]"), error);
         check_pattern(word).map_err(wrong)?;
     }
-    words.sort_unstable();
-    words.dedup();
     Ok(words)
 }
 

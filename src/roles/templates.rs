@@ -9,8 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::decision::Reach;
 
-/// Module → action → what it allows, in English; the permission is `module.action`.
-pub type Modules = BTreeMap<String, BTreeMap<String, String>>;
+pub use crate::catalogue::Modules;
 
 /// A text in the languages we ship.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -156,6 +155,22 @@ pub fn iam_modules() -> &'static Modules {
     &FILES.builtin.modules
 }
 
+/// Every module that is shipped: `iam`, and those that the sectors' roles are written in.
+#[must_use]
+pub fn modules() -> &'static Modules {
+    static MODULES: LazyLock<Modules> = LazyLock::new(|| {
+        let mut modules = iam_modules().clone();
+        for (module, actions) in sectors().iter().flat_map(|sector| &sector.modules) {
+            let known = modules.entry(module.clone()).or_default();
+            for (action, text) in actions {
+                known.entry(action.clone()).or_insert_with(|| text.clone());
+            }
+        }
+        modules
+    });
+    &MODULES
+}
+
 /// The key of the shipped role for which `written` is another word, in any case: `HR` is
 /// `hr_manager`.
 ///
@@ -291,6 +306,21 @@ mod tests {
                     let known = |word: &String| set.matches(Permission::parse(word).unwrap());
                     assert!(catalogue.iter().any(known), "{}: {pattern}", role.key);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_an_rpc_asks_for_is_in_the_catalogue() {
+        use crate::proto::{RULES, Rule};
+        let iam = catalogue(&[iam_modules()]);
+        for (path, rule) in RULES {
+            let (Rule::Permission { any_of, .. } | Rule::Oneself { or_any_of: any_of, .. }) = rule
+            else {
+                continue;
+            };
+            for word in *any_of {
+                assert!(iam.iter().any(|known| known == word), "{path} asks for {word}");
             }
         }
     }

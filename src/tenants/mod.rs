@@ -15,6 +15,7 @@ use crate::{
     app::App,
     assignments,
     caller::Call,
+    catalogue::Words,
     change::{self, Change, Event, Options, Scope},
     decision::{self, MemberKind, Record, TenantStatus, Time},
     edit::check_etag,
@@ -38,6 +39,7 @@ pub struct Tenant {
     pub invitation_lifetime_seconds: i64,
     pub language: String,
     pub allowed_email_domains: Vec<String>,
+    pub permission_words: Words,
     pub external_id: String,
     pub metadata: BTreeMap<String, String>,
     pub version: i64,
@@ -82,6 +84,7 @@ pub async fn create(change: &mut Change, new: NewTenant) -> Result<Tenant> {
         invitation_lifetime_seconds: INVITATION_LIFETIME_SECONDS,
         language: new.language,
         allowed_email_domains: Vec::new(),
+        permission_words: Words::Checked,
         external_id: new.external_id,
         metadata: new.metadata,
         version: 1,
@@ -147,6 +150,7 @@ pub struct TenantEdit {
     pub invitation_lifetime_seconds: Option<i64>,
     pub language: Option<String>,
     pub allowed_email_domains: Option<Vec<String>>,
+    pub permission_words: Option<Words>,
     pub external_id: Option<String>,
     pub metadata: Option<BTreeMap<String, String>>,
     pub etag: String,
@@ -171,6 +175,7 @@ pub async fn update(change: &mut Change, edit: TenantEdit) -> Result<Tenant> {
         edit.invitation_lifetime_seconds.unwrap_or(after.invitation_lifetime_seconds);
     after.language = edit.language.unwrap_or(after.language);
     after.allowed_email_domains = edit.allowed_email_domains.unwrap_or(after.allowed_email_domains);
+    after.permission_words = edit.permission_words.unwrap_or(after.permission_words);
     after.external_id = edit.external_id.unwrap_or(after.external_id);
     after.metadata = edit.metadata.unwrap_or(after.metadata);
     rewrite(change, "tenant.updated", before, after).await
@@ -269,6 +274,7 @@ async fn rewrite(
             &before.allowed_email_domains,
             &after.allowed_email_domains,
         )
+        .change("permission_words", &before.permission_words, &after.permission_words)
         .change("external_id", &before.external_id, &after.external_id)
         .change("metadata", &before.metadata, &after.metadata);
     if !event.changes_anything() {

@@ -9,6 +9,7 @@ use crate::{
     access::permit,
     app::{App, Rpc},
     caller::Call,
+    catalogue::Words,
     change::{self, Change, Options},
     decision::{Facts, Permission, TenantFacts, TenantNotLoaded, TenantStatus, is_administrator},
     edit::{Mask, etag},
@@ -266,6 +267,7 @@ impl TryFrom<pb::UpdateTenantRequest> for TenantEdit {
                 "invitation_lifetime",
                 "language",
                 "allowed_email_domains",
+                "permission_words",
                 "external_id",
                 "metadata",
             ],
@@ -275,6 +277,7 @@ impl TryFrom<pb::UpdateTenantRequest> for TenantEdit {
         let lifetime = mask.pick("invitation_lifetime", request.invitation_lifetime);
         let language = mask.pick("language", request.language);
         let domains = mask.pick("allowed_email_domains", request.allowed_email_domains);
+        let words = mask.pick("permission_words", request.permission_words);
         let external_id = mask.pick("external_id", request.external_id);
         Ok(Self {
             display_name: display_name.map(|t| text::required("display_name", &t)).transpose()?,
@@ -282,12 +285,22 @@ impl TryFrom<pb::UpdateTenantRequest> for TenantEdit {
             invitation_lifetime_seconds: lifetime.map(invitation_lifetime).transpose()?,
             language: language.map(|t| text::language("language", &t, "en")).transpose()?,
             allowed_email_domains: domains.map(email_domains).transpose()?,
+            permission_words: words.map(permission_words).transpose()?,
             external_id: external_id
                 .map(|t| text::line("external_id", &t, text::MAX_TEXT))
                 .transpose()?,
             metadata: mask.pick("metadata", request.metadata),
             etag: request.etag,
         })
+    }
+}
+
+fn permission_words(number: i32) -> Result<Words> {
+    match pb::PermissionWords::try_from(number) {
+        Ok(pb::PermissionWords::Unspecified | pb::PermissionWords::Checked) => Ok(Words::Checked),
+        Ok(pb::PermissionWords::Strict) => Ok(Words::Strict),
+        Ok(pb::PermissionWords::Free) => Ok(Words::Free),
+        Err(_) => Err(Error::invalid("permission_words", "expected CHECKED, STRICT or FREE")),
     }
 }
 
@@ -332,6 +345,11 @@ impl From<Tenant> for pb::Tenant {
             TenantStatus::Active => pb::TenantStatus::Active,
             TenantStatus::Suspended => pb::TenantStatus::Suspended,
         };
+        let words = match tenant.permission_words {
+            Words::Checked => pb::PermissionWords::Checked,
+            Words::Strict => pb::PermissionWords::Strict,
+            Words::Free => pb::PermissionWords::Free,
+        };
         let seconds = tenant.invitation_lifetime_seconds;
         Self {
             key: tenant.key.to_string(),
@@ -349,6 +367,7 @@ impl From<Tenant> for pb::Tenant {
             create_time: Some(pb::timestamp(tenant.created_at)),
             update_time: Some(pb::timestamp(tenant.updated_at)),
             etag: etag(tenant.version),
+            permission_words: words.into(),
         }
     }
 }

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::Tenant;
 use crate::{
     access::Permit,
+    catalogue::Words,
     change::Change,
     decision::{TenantStatus, Time},
     error::{Error, OnConstraint, Result},
@@ -24,6 +25,7 @@ struct Row {
     invitation_lifetime_seconds: i64,
     language: String,
     allowed_email_domains: Vec<String>,
+    permission_words: Words,
     external_id: String,
     metadata: Json<BTreeMap<String, String>>,
     version: i64,
@@ -45,6 +47,7 @@ impl TryFrom<Row> for Tenant {
             invitation_lifetime_seconds: row.invitation_lifetime_seconds,
             language: row.language,
             allowed_email_domains: row.allowed_email_domains,
+            permission_words: row.permission_words,
             external_id: row.external_id,
             metadata: row.metadata.0,
             version: row.version,
@@ -101,8 +104,8 @@ pub async fn update(change: &mut Change, after: &Tenant) -> Result<()> {
     sqlx::query!(
         "update tenants set display_name = $2, status = $3, default_role_id = $4,
                             invitation_lifetime_seconds = $5, language = $6,
-                            allowed_email_domains = $7, external_id = $8, metadata = $9,
-                            version = $10, updated_at = $11
+                            allowed_email_domains = $7, permission_words = $8, external_id = $9,
+                            metadata = $10, version = $11, updated_at = $12
          where id = $1",
         after.id as TenantId,
         after.display_name,
@@ -111,6 +114,7 @@ pub async fn update(change: &mut Change, after: &Tenant) -> Result<()> {
         after.invitation_lifetime_seconds,
         after.language,
         &after.allowed_email_domains,
+        after.permission_words as Words,
         after.external_id,
         Json(&after.metadata) as _,
         after.version,
@@ -136,9 +140,9 @@ async fn find(db: impl PgExecutor<'_>, tenant: TenantId) -> Result<Tenant> {
         Row,
         r#"select t.id, t.key, t.display_name, t.status "status: TenantStatus", t.default_role_id,
                   coalesce(r.key, '') "default_role_key!", t.invitation_lifetime_seconds, t.language,
-                  t.allowed_email_domains, t.external_id,
-                  t.metadata "metadata: Json<BTreeMap<String, String>>", t.version, t.created_at,
-                  t.updated_at
+                  t.allowed_email_domains, t.permission_words "permission_words: Words",
+                  t.external_id, t.metadata "metadata: Json<BTreeMap<String, String>>", t.version,
+                  t.created_at, t.updated_at
            from tenants t
            left join roles r on r.tenant_id = t.id and r.id = t.default_role_id
            where t.id = $1"#,
@@ -164,9 +168,9 @@ pub async fn list(
         Row,
         r#"select t.id, t.key, t.display_name, t.status "status: TenantStatus", t.default_role_id,
                   coalesce(r.key, '') "default_role_key!", t.invitation_lifetime_seconds, t.language,
-                  t.allowed_email_domains, t.external_id,
-                  t.metadata "metadata: Json<BTreeMap<String, String>>", t.version, t.created_at,
-                  t.updated_at
+                  t.allowed_email_domains, t.permission_words "permission_words: Words",
+                  t.external_id, t.metadata "metadata: Json<BTreeMap<String, String>>", t.version,
+                  t.created_at, t.updated_at
            from tenants t
            left join roles r on r.tenant_id = t.id and r.id = t.default_role_id
            where t.key > $1 and starts_with(t.key, $2) and ($3::text is null or t.status = $3)

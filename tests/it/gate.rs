@@ -56,7 +56,7 @@ fn methods() -> Vec<(String, MethodDescriptor, Rule)> {
 fn fill(descriptor: &MessageDescriptor, with: &Filling) -> DynamicMessage {
     let mut message = DynamicMessage::new(descriptor.clone());
     for field in descriptor.fields() {
-        if field.name() == "display_names" {
+        if field.name() == "display_names" || field.name() == "descriptions" {
             let names = [(MapKey::String("en".to_owned()), Value::String("Name".to_owned()))];
             message.set_field(&field, Value::Map(names.into()));
         }
@@ -79,6 +79,7 @@ fn fill(descriptor: &MessageDescriptor, with: &Filling) -> DynamicMessage {
             ("remove", Kind::String) => text(&with.assignment),
             ("email" | "to", Kind::String) => text("someone@else.example"),
             ("password" | "current_password" | "new_password", _) => text(PASSWORD),
+            ("module", _) => text("files"),
             ("permission" | "permissions", Kind::String) => text("files.read"),
             (
                 "source_address" | "resource" | "scope" | "external_id" | "key_prefix" | "query",

@@ -3,6 +3,7 @@
 
 mod accounts;
 mod audit;
+mod catalogue;
 mod crash;
 mod decision;
 mod escalation;

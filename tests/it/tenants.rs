@@ -234,7 +234,7 @@ async fn the_installation_is_founded_once_however_many_processes_start() {
     let list = pb::ListRolesRequest { tenant: "system".into(), ..Default::default() };
     let roles = world.operator.roles().list_roles(list).await.unwrap().into_inner().roles;
     let keys: Vec<_> = roles.iter().map(|r| r.key.as_str()).collect();
-    assert_eq!(keys, ["auditor", "checker", "member", "operator", "support"]);
+    assert_eq!(keys, ["application", "auditor", "checker", "member", "operator", "support"]);
     assert!(roles.iter().all(|role| role.locked));
     world.stop().await;
 }
