@@ -45,6 +45,25 @@ pub async fn authenticate(app: &App, rule: Rule, headers: &HeaderMap) -> Result<
     Ok(Caller::Authenticated(authority))
 }
 
+/// The caller of a call that lasts, as the facts have it now.
+///
+/// # Errors
+/// `UNAUTHENTICATED` for a credential that ended meanwhile.
+pub async fn renew(app: &App, call: &Call) -> Result<Call> {
+    let Some(authority) = call.authority() else { return Ok(call.clone()) };
+    let now = app.clock.now();
+    let renewed = app.replica.ask(|facts| {
+        let credential = match &authority.credential {
+            Credential::ApiKey(key) => {
+                facts.directory.api_keys.get(&key.hash).map(|key| Credential::ApiKey(key.clone()))
+            }
+            session @ Credential::Session(_) => Some(session.clone()),
+        };
+        live(facts, credential, authority.on_behalf_of, now)
+    });
+    Ok(Call { caller: Caller::Authenticated(renewed.await??), ..call.clone() })
+}
+
 fn bearer(headers: &HeaderMap) -> Result<Option<&str>> {
     let Some(value) = headers.get(AUTHORIZATION) else { return Ok(None) };
     let token = value.to_str().ok().and_then(|text| {
@@ -79,6 +98,16 @@ fn authority(
     } else {
         return Ok(Err(malformed()));
     };
+    live(facts, credential, on_behalf_of, now)
+}
+
+/// The authority of a credential, unless it has ended.
+fn live(
+    facts: &Facts,
+    credential: Option<Credential>,
+    on_behalf_of: Option<UserId>,
+    now: DateTime<Utc>,
+) -> Result<Result<Authority>, TenantNotLoaded> {
     let Some(credential) = credential else {
         return Ok(Err(unauthenticated(
             "CREDENTIAL_UNKNOWN",

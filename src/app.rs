@@ -6,7 +6,12 @@ use sqlx::PgPool;
 use tokio::sync::watch;
 
 use crate::{
-    change::Turns, clock::Clock, mail::Mail, passwords::Passwords, replica::Replica, secret::Keys,
+    change::Turns,
+    clock::Clock,
+    mail::Mail,
+    passwords::Passwords,
+    replica::{Replica, Tail},
+    secret::Keys,
 };
 
 #[derive(Clone)]
@@ -21,6 +26,8 @@ pub struct Parts {
     pub passwords: Passwords,
     /// Who waits for which tenant's lock.
     pub turns: Turns,
+    /// What those who watch changes read.
+    pub tail: Tail,
     /// Where the links in mails lead, without a slash at the end.
     pub public_url: String,
     /// Turns true when the server stops: streams end then, so that their clients go elsewhere.

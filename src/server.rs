@@ -20,7 +20,7 @@ use crate::{
     mail::Mail,
     passwords::Passwords,
     proto,
-    replica::Feed,
+    replica::{Feed, Tail},
     secret::Keys,
     telemetry, tenants,
 };
@@ -175,6 +175,7 @@ async fn assemble(
         mail,
         passwords: Passwords::new()?,
         turns: Turns::default(),
+        tail: Tail::default(),
         public_url,
         stopping,
     });

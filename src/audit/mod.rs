@@ -4,6 +4,7 @@
 mod rpc;
 mod sql;
 mod verify;
+mod watch;
 
 use std::collections::BTreeMap;
 
@@ -18,6 +19,7 @@ use crate::{
 };
 
 pub use verify::{Broken, Verified, verify, verify_each};
+pub use watch::{Seen, Watch, watch};
 
 /// Which events of a tenant a list shows.
 #[derive(Debug, Clone, Default)]
@@ -40,11 +42,11 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// Reads `thing.happened` or `thing.*`; empty is any.
+    /// Reads `thing.happened` or `thing.*` in this field; empty is any.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT`.
-    pub fn parse(text: &str) -> Result<Option<Self>> {
+    pub fn parse(field: &str, text: &str) -> Result<Option<Self>> {
         let word =
             |w: &str| !w.is_empty() && w.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
         match text.split_once('.') {
@@ -53,7 +55,15 @@ impl Verb {
             Some((thing, happened)) if word(thing) && word(happened) => {
                 Ok(Some(Self::Exactly(text.to_owned())))
             }
-            _ => Err(Error::invalid("verb", "expected `thing.happened` or `thing.*`, or nothing")),
+            _ => Err(Error::invalid(field, "expected `thing.happened` or `thing.*`, or nothing")),
+        }
+    }
+
+    #[must_use]
+    pub fn is(&self, verb: &str) -> bool {
+        match self {
+            Self::Exactly(exactly) => exactly == verb,
+            Self::Starts(prefix) => verb.starts_with(prefix.as_str()),
         }
     }
 }
@@ -192,12 +202,12 @@ mod tests {
 
     #[test]
     fn verbs_are_words_or_all_of_a_thing() {
-        assert_eq!(Verb::parse("").unwrap(), None);
-        assert_eq!(Verb::parse("member.*").unwrap(), Some(Verb::Starts("member.".into())));
+        assert_eq!(Verb::parse("verb", "").unwrap(), None);
+        assert_eq!(Verb::parse("verb", "member.*").unwrap(), Some(Verb::Starts("member.".into())));
         let one = Some(Verb::Exactly("session.ended".into()));
-        assert_eq!(Verb::parse("session.ended").unwrap(), one);
+        assert_eq!(Verb::parse("verb", "session.ended").unwrap(), one);
         for text in ["member", "*", "*.ended", "a.b.c", "Member.added", "member.a%", "."] {
-            assert!(Verb::parse(text).is_err(), "{text}");
+            assert!(Verb::parse("verb", text).is_err(), "{text}");
         }
     }
 

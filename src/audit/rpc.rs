@@ -1,19 +1,23 @@
 //! The AuditService: generated types in and out.
 
+use std::time::Duration;
+
+use futures::{StreamExt, stream::BoxStream};
 use prost_types::{ListValue, Struct, Value as PbValue, value::Kind};
 use serde_json::{Map, Value};
 use tonic::{Request, Response, Status};
 
-use super::{AuditEvent, Filter, Row, Verb, Verified, sql};
+use super::{AuditEvent, Filter, Row, Seen, Verb, Verified, Watch, sql};
 use crate::{
-    access::permit,
-    app::Rpc,
+    access::{Permit, permit},
+    app::{App, Rpc},
     caller::Call,
+    decision::Authority,
     error::{Error, Result},
-    ids::SubjectId,
+    ids::{Key, SubjectId, TenantId},
     page::Page,
     proto::{self as pb, audit_service_server::AuditService},
-    replica::revision_text,
+    replica::{newest, parse_revision, revision_text},
     text,
 };
 
@@ -35,7 +39,9 @@ impl AuditService for Rpc {
             Page::<sql::After>::read(keys, &binding, request.page_size, &request.page_token)?;
         let mut rows = sql::list(pool, &permit, &filter, page.after, page.limit()).await?;
         let next_page_token = page.finish(keys, &mut rows, |row: &Row| (row.revision, row.n))?;
-        let events = rows.into_iter().map(|row| AuditEvent::try_from(row).map(Into::into));
+        let tenant = permit.tenant_key();
+        let events =
+            rows.into_iter().map(|row| AuditEvent::try_from(row).map(|e| written(tenant, e)));
         Ok(Response::new(pb::ListAuditEventsResponse {
             events: events.collect::<Result<_>>()?,
             next_page_token,
@@ -65,6 +71,83 @@ impl AuditService for Rpc {
             revision: revision_text(permit.revision()),
         }))
     }
+
+    type WatchChangesStream = BoxStream<'static, Result<pb::WatchChangesResponse, Status>>;
+
+    async fn watch_changes(
+        &self,
+        request: Request<pb::WatchChangesRequest>,
+    ) -> Result<Response<Self::WatchChangesStream>, Status> {
+        let (call, request) = Call::split(request)?;
+        let app = self.0.clone();
+        let place = if request.all_tenants { Key::SYSTEM } else { &request.tenant };
+        let claim = call.claim(place)?;
+        let permit = permit(&app, &call, &claim).await?;
+        let watch = watch(&app, &permit, request).await?;
+        let home = call.authority().map_or(TenantId::SYSTEM, Authority::home);
+        let place = app.tail.join(home)?;
+        let seen = super::watch(app, call, claim, watch, place);
+        Ok(Response::new(seen.map(|seen| seen.map(Into::into).map_err(Into::into)).boxed()))
+    }
+}
+
+const MAX_VERBS: usize = 50;
+/// In seconds.
+const HEARTBEATS: std::ops::RangeInclusive<u64> = 1..=60;
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// Reads what is to be watched, and from where.
+async fn watch(app: &App, permit: &Permit, request: pb::WatchChangesRequest) -> Result<Watch> {
+    if request.all_tenants && !request.tenant.is_empty() {
+        return Err(Error::invalid("tenant", "leave it empty, or `all_tenants` false"));
+    }
+    if request.verbs.len() > MAX_VERBS {
+        return Err(Error::invalid("verbs", format!("at most {MAX_VERBS}")));
+    }
+    let verb = |(at, text): (usize, &String)| {
+        let field = format!("verbs[{at}]");
+        Verb::parse(&field, text)?.ok_or_else(|| Error::invalid(field, "it is empty"))
+    };
+    let verbs = request.verbs.iter().enumerate().map(verb).collect::<Result<_>>()?;
+    let heartbeat = match request.heartbeat {
+        None => HEARTBEAT,
+        Some(given) => Duration::try_from(given)
+            .ok()
+            .filter(|given| given.subsec_nanos() == 0 && HEARTBEATS.contains(&given.as_secs()))
+            .ok_or_else(|| Error::invalid("heartbeat", "whole seconds, from 1 to 60"))?,
+    };
+    let after = match request.after_revision.as_str() {
+        "" => permit.revision(),
+        text => resumed(app, text).await?,
+    };
+    let tenant = (!request.all_tenants).then_some(permit.tenant());
+    Ok(Watch { tenant, verbs, after, heartbeat })
+}
+
+/// Where a watcher goes on. Another replica may have been ahead of this one: that is waited for.
+async fn resumed(app: &App, text: &str) -> Result<u64> {
+    const FIELD: &str = "after_revision";
+    let wrong = "expected the `revision` of an answer, or nothing to start now";
+    let after = parse_revision(text).ok_or_else(|| Error::invalid(FIELD, wrong))?;
+    if after > *app.replica.applied().borrow() {
+        if after > newest(&app.pool).await? {
+            let wanted = "this installation has not come so far; read what you follow anew, and start \
+                          after the `revision` of that answer";
+            return Err(Error::invalid(FIELD, wanted));
+        }
+        app.replica.barrier(after).await?;
+    }
+    Ok(after)
+}
+
+impl From<Seen> for pb::WatchChangesResponse {
+    fn from(seen: Seen) -> Self {
+        let events = seen.events.into_iter();
+        Self {
+            events: events.map(|(tenant, event)| written(&tenant, event)).collect(),
+            revision: revision_text(seen.revision),
+        }
+    }
 }
 
 impl TryFrom<&pb::ListAuditEventsRequest> for Filter {
@@ -81,7 +164,7 @@ impl TryFrom<&pb::ListAuditEventsRequest> for Filter {
         Ok(Self {
             actor: (!actor.is_empty()).then(|| actor.to_owned()),
             target: (!target.is_empty()).then_some(target),
-            verb: Verb::parse(&request.verb)?,
+            verb: Verb::parse("verb", &request.verb)?,
             from: pb::time("start_time", request.start_time)?,
             until: pb::time("end_time", request.end_time)?,
             oldest_first: request.oldest_first,
@@ -89,24 +172,23 @@ impl TryFrom<&pb::ListAuditEventsRequest> for Filter {
     }
 }
 
-impl From<AuditEvent> for pb::AuditEvent {
-    fn from(event: AuditEvent) -> Self {
-        Self {
-            id: event.id.to_string(),
-            revision: revision_text(event.revision),
-            n: event.n,
-            time: Some(pb::timestamp(event.at)),
-            verb: event.verb,
-            actor: event.actor,
-            on_behalf_of: event.on_behalf_of,
-            target: event.target,
-            reason: event.reason,
-            source: event.source,
-            before: structure(event.before),
-            after: structure(event.after),
-            personal: event.personal,
-            hash: event.hash,
-        }
+fn written(tenant: &Key, event: AuditEvent) -> pb::AuditEvent {
+    pb::AuditEvent {
+        tenant: tenant.to_string(),
+        id: event.id.to_string(),
+        revision: revision_text(event.revision),
+        n: event.n,
+        time: Some(pb::timestamp(event.at)),
+        verb: event.verb,
+        actor: event.actor,
+        on_behalf_of: event.on_behalf_of,
+        target: event.target,
+        reason: event.reason,
+        source: event.source,
+        before: structure(event.before),
+        after: structure(event.after),
+        personal: event.personal,
+        hash: event.hash,
     }
 }
 

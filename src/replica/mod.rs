@@ -3,6 +3,7 @@
 
 mod feed;
 pub mod load;
+mod tail;
 
 use std::{
     sync::{
@@ -16,6 +17,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use feed::{FORMAT, Feed, FeedError};
+pub use tail::{Place, Revision, Tail, newest};
 
 use crate::{
     decision::{Facts, TenantFacts, TenantNotLoaded},
@@ -98,6 +100,12 @@ impl Replica {
         self.nudge.notify_one();
     }
 
+    /// The revision that this replica's answers reflect, as it grows.
+    #[must_use]
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.applied.clone()
+    }
+
     /// Waits until this replica's answers reflect the revision.
     ///
     /// # Errors
@@ -120,4 +128,11 @@ impl Replica {
 #[must_use]
 pub fn revision_text(revision: u64) -> String {
     format!("rev_{revision}")
+}
+
+/// The revision that an answer named; nothing for what no answer says.
+#[must_use]
+pub fn parse_revision(text: &str) -> Option<u64> {
+    let revision = text.strip_prefix("rev_")?.parse().ok()?;
+    (revision_text(revision) == text && i64::try_from(revision).is_ok()).then_some(revision)
 }

@@ -68,6 +68,7 @@ fn fill(descriptor: &MessageDescriptor, with: &Filling) -> DynamicMessage {
             // Nothing is written, so that each call finds what the one before found.
             ("validate_only", _) => Some(Value::Bool(true)),
             ("request_id" | "etag" | "page_token" | "reason", _) => None,
+            ("after_revision" | "verbs", _) => None,
             ("tenant", _) => text(&with.tenant),
             ("user_id" | "subject" | "user_ids" | "administrator_user_id", Kind::String) => {
                 text(&with.user)
@@ -158,7 +159,9 @@ async fn call(api: &Api, path: &str, message: &DynamicMessage) -> Result<Bytes, 
     grpc.ready().await.map_err(|e| Status::unknown(e.to_string()))?;
     let path = path.parse().unwrap();
     let request = Request::new(Bytes::from(message.encode_to_vec()));
-    grpc.unary(request, path, Raw).await.map(tonic::Response::into_inner)
+    // The first message says enough about a stream, which may have no last one.
+    let mut answer = grpc.server_streaming(request, path, Raw).await?.into_inner();
+    answer.message().await.map(Option::unwrap_or_default)
 }
 
 /// A service account without any role, and its key.

@@ -20,5 +20,6 @@ mod roles;
 mod sessions;
 mod structure;
 mod tenants;
+mod watch;
 mod world;
 mod writes;
