@@ -136,6 +136,8 @@ async fn rolecall(url: &str) {
     let server = Server::start(Settings {
         database: url.into(),
         database_pool: 4,
+        facts_memory: 8 << 30,
+        warm_tenants: Vec::new(),
         listen: "127.0.0.1:0".parse().unwrap(),
         admin_listen: "127.0.0.1:0".parse().unwrap(),
         keys: Keys::parse(&Keys::generate().unwrap()).unwrap(),

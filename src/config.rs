@@ -91,6 +91,13 @@ pub struct ServeArgs {
     /// Connections of the pool; the feed has its own.
     #[arg(long, env = "ROLECALL_DATABASE_POOL", default_value_t = 16)]
     pub database_pool: u32,
+    /// Memory for the facts of tenants, in MiB: when it is used up, the tenants that nobody asked about
+    /// for the longest time are forgotten, and read again when somebody asks.
+    #[arg(long, env = "ROLECALL_FACTS_MEMORY", default_value_t = 2048)]
+    pub facts_memory: usize,
+    /// Keys of tenants to read before serving, so that their first question does not wait.
+    #[arg(long, env = "ROLECALL_WARM_TENANTS", value_delimiter = ',')]
+    pub warm_tenants: Vec<String>,
     /// gRPC and pages.
     #[arg(long, env = "ROLECALL_LISTEN", default_value = "0.0.0.0:50051")]
     pub listen: SocketAddr,

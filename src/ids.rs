@@ -11,9 +11,10 @@
 //! assert!("Paris".parse::<Key>().is_err());
 //! ```
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize, de};
+use smol_str::SmolStr;
 use uuid::Uuid;
 
 /// Why a text is not an id or a key; the message names the expected form.
@@ -235,7 +236,7 @@ serde_as_text!(Holder);
 
 /// A name that people choose and type: of a tenant, a workspace, a role, a group.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key(Arc<str>);
+pub struct Key(SmolStr);
 
 impl Key {
     /// The key of the installation's own tenant.
@@ -243,7 +244,7 @@ impl Key {
 
     #[must_use]
     pub fn system() -> Self {
-        Self(Self::SYSTEM.into())
+        Self(SmolStr::new_static(Self::SYSTEM))
     }
 
     #[must_use]

@@ -73,6 +73,8 @@ async fn serve(args: ServeArgs) -> Outcome {
     let start = Server::start(Settings {
         database: args.database.url()?,
         database_pool: args.database_pool,
+        facts_memory: args.facts_memory << 20,
+        warm_tenants: args.warm_tenants.clone(),
         listen: args.listen,
         admin_listen: args.admin_listen,
         keys: Keys::parse(&args.secret_key()?)?,

@@ -29,6 +29,10 @@ use crate::{
 pub struct Settings {
     pub database: SecretString,
     pub database_pool: u32,
+    /// For the facts of tenants, in bytes.
+    pub facts_memory: usize,
+    /// Keys of tenants to load before serving.
+    pub warm_tenants: Vec<String>,
     pub listen: SocketAddr,
     pub admin_listen: SocketAddr,
     pub keys: Keys,
@@ -102,9 +106,13 @@ impl Server {
         let public_url = settings.public_url.unwrap_or_else(|| format!("http://{grpc}"));
         let (keys, mail) = (settings.keys, settings.mail);
         let (streams, stopping) = watch::channel(false);
-        let (app, feed) =
-            assemble(&settings.database, settings.database_pool, keys, mail, public_url, stopping)
-                .await?;
+        let store = Store {
+            database: &settings.database,
+            pool: settings.database_pool,
+            facts_memory: settings.facts_memory,
+        };
+        let (app, feed) = assemble(&store, keys, mail, public_url, stopping).await?;
+        app.replica.warm(&settings.warm_tenants).await?;
 
         let (health, health_service) = tonic_health::server::health_reporter();
         let mut routes = Routes::new(health_service.clone());
@@ -153,20 +161,27 @@ impl Server {
     }
 }
 
+/// Where everything is kept, and how much of it at hand.
+struct Store<'a> {
+    database: &'a SecretString,
+    pool: u32,
+    facts_memory: usize,
+}
+
 /// The app and its feed, which is all that a command needs who makes a change and ends.
 async fn assemble(
-    database: &SecretString,
-    pool: u32,
+    store: &Store<'_>,
     keys: Keys,
     mail: Mail,
     public_url: String,
     stopping: watch::Receiver<bool>,
 ) -> Result<(App, JoinHandle<()>), StartError> {
+    let Store { database, pool, facts_memory } = *store;
     let mut conn = db::connect(database).await?;
     tenants::insert_system(&mut conn).await?;
     conn.close().await?;
     let clock = Clock::default();
-    let (replica, feed) = Feed::start(database.clone(), clock.clone()).await?;
+    let (replica, feed) = Feed::start(database.clone(), clock.clone(), facts_memory).await?;
     let app = App::new(Parts {
         pool: db::pool(database, pool).await?,
         replica,
@@ -202,7 +217,8 @@ pub async fn once<T>(
     let keys = Keys::parse(&Keys::generate()?)?;
     let mail = Mail::parse(&"file:///dev/null".into(), "rolecall@localhost")?;
     let (_, stopping) = watch::channel(false);
-    let (app, feed) = assemble(database, 2, keys, mail, String::new(), stopping).await?;
+    let store = Store { database, pool: 2, facts_memory: 64 << 20 };
+    let (app, feed) = assemble(&store, keys, mail, String::new(), stopping).await?;
     let outcome = operation(&app).await;
     drop(app);
     let _ = tokio::time::timeout(GRACE, feed).await;

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use crate::{
     app::App,
     change::{Change, Event, Scope},
-    decision::{Assignment, Record, Resource, Role, Time},
+    decision::{Assignment, Holding, Record, Resource, Role, Time},
     error::{Error, Result},
     ids::{AssignmentId, Holder, RoleId, SubjectId, WorkspaceId},
 };
@@ -122,7 +122,7 @@ pub async fn give(change: &mut Change, holder: Holder, new: &Resolved) -> Result
 }
 
 fn exclusive(change: &Change, held: &Assignment, given: &Role) -> Result<bool> {
-    let set = change.facts()?.roles.get(&held.role).and_then(|r| r.exclusive_set.clone());
+    let set = change.facts()?.role(held.role).and_then(|r| r.exclusive_set.clone());
     Ok(set.is_some() && set == given.exclusive_set)
 }
 
@@ -133,7 +133,7 @@ async fn require_takeable(change: &mut Change, assignment: &Assignment) -> Resul
     if holder.is_some_and(|user| change.call().is_oneself(user)) {
         return Ok(());
     }
-    let scope = sql::scope(change, assignment).await?;
+    let scope = sql::scope(change, assignment.workspace, &assignment.path).await?;
     change.require("iam.roles.assign", &scope.text)?;
     change.require_gift(assignment.role, &scope, assignment.ends)
 }
@@ -148,7 +148,7 @@ pub async fn remove(change: &mut Change, holder: Holder, ids: &[AssignmentId]) -
     for id in ids.iter().filter(|id| seen.insert(**id)) {
         let assignment = held.iter().find(|a| a.id == *id);
         let assignment = assignment.ok_or_else(|| Error::not_found("role assignment", id))?;
-        let scope = sql::scope(change, assignment).await?;
+        let scope = sql::scope(change, assignment.workspace, &assignment.path).await?;
         change.require("iam.roles.assign", &scope.text)?;
         change.require_gift(assignment.role, &scope, assignment.ends)?;
         remove_one(change, assignment.clone()).await?;
@@ -193,10 +193,10 @@ async fn remove_one(change: &mut Change, assignment: Assignment) -> Result<()> {
 /// `PERMISSION_DENIED` with the reason `MEMBER_OUTRANKS_CALLER`.
 pub async fn require_outranked(change: &mut Change, subject: SubjectId) -> Result<()> {
     for assignment in held_through_groups(change, subject).await? {
-        if is_over(change, &assignment) {
+        if is_over(change, assignment.ends) {
             continue;
         }
-        let scope = sql::scope(change, &assignment).await?;
+        let scope = sql::scope(change, assignment.workspace, &assignment.path).await?;
         if change.require_gift(assignment.role, &scope, assignment.ends).is_err() {
             return Err(Error::Denied {
                 reason: "MEMBER_OUTRANKS_CALLER",
@@ -216,27 +216,23 @@ pub async fn require_outranked(change: &mut Change, subject: SubjectId) -> Resul
 /// `PERMISSION_DENIED` with the reason `ROLE_NOT_GRANTABLE`.
 pub async fn require_gifts(change: &mut Change, holder: Holder) -> Result<()> {
     for assignment in sql::held(change, holder).await? {
-        if is_over(change, &assignment) {
+        if is_over(change, assignment.ends) {
             continue;
         }
-        let scope = sql::scope(change, &assignment).await?;
+        let scope = sql::scope(change, assignment.workspace, &assignment.path).await?;
         change.require_gift(assignment.role, &scope, assignment.ends)?;
     }
     Ok(())
 }
 
 /// What is over gives nobody anything.
-fn is_over(change: &Change, assignment: &Assignment) -> bool {
-    assignment.ends.is_some_and(|ends| ends <= change.now())
+fn is_over(change: &Change, ends: Option<Time>) -> bool {
+    ends.is_some_and(|ends| ends <= change.now())
 }
 
-async fn held_through_groups(change: &mut Change, subject: SubjectId) -> Result<Vec<Assignment>> {
+async fn held_through_groups(change: &mut Change, subject: SubjectId) -> Result<Vec<Holding>> {
     change.load(&[subject]).await?;
-    let facts = change.facts()?;
-    let Some(member) = facts.members.get(&subject) else { return Ok(Vec::new()) };
-    let groups = member.groups.iter().filter_map(|id| facts.groups.get(id));
-    let through = groups.flat_map(|group| group.assignments.iter());
-    Ok(member.assignments.iter().chain(through).map(|a| Assignment::clone(a)).collect())
+    Ok(change.facts()?.holdings_of(subject).collect())
 }
 
 /// The scopes on which a request to give and take roles must be allowed, for its claim. What is to be
@@ -278,7 +274,7 @@ pub async fn count_of_role(change: &mut Change, role: RoleId) -> Result<i64> {
 /// # Errors
 /// When the role does not exist.
 pub fn unchosen(change: &Change, role: RoleId) -> Result<Resolved> {
-    let found = change.facts()?.roles.get(&role).ok_or_else(|| Error::not_found("role", role))?;
+    let found = change.facts()?.role(role).ok_or_else(|| Error::not_found("role", role))?;
     let role = Role::clone(found);
     let scope = Scope { workspace: None, path: String::new(), text: String::new() };
     let new = NewAssignment {

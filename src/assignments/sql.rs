@@ -142,9 +142,13 @@ pub async fn delete(change: &mut Change, id: AssignmentId) -> Result<()> {
 }
 
 /// The scope of an assignment that exists, as text again.
-pub async fn scope(change: &mut Change, assignment: &Assignment) -> Result<Scope> {
+pub async fn scope(
+    change: &mut Change,
+    workspace: Option<WorkspaceId>,
+    path: &str,
+) -> Result<Scope> {
     let tenant = change.tenant().id;
-    let key = match assignment.workspace {
+    let key = match workspace {
         None => None,
         Some(workspace) => {
             let key = sqlx::query_scalar!(
@@ -155,7 +159,7 @@ pub async fn scope(change: &mut Change, assignment: &Assignment) -> Result<Scope
             Some(key.fetch_one(change.conn()).await?)
         }
     };
-    let text = scope_text(key.as_deref(), &assignment.path);
+    let text = scope_text(key.as_deref(), path);
     // Reads the workspace into the facts as well, so that permissions can be asked on it.
     change.scope("scope", &text).await
 }

@@ -196,10 +196,11 @@ pub async fn list(
 pub async fn require_known(
     change: &mut Change,
     words: &[String],
-    had: &[String],
+    had: &[impl AsRef<str>],
     shipped: &Modules,
 ) -> Result<()> {
-    let new = words.iter().enumerate().filter(|(_, word)| !had.contains(word));
+    let new =
+        words.iter().enumerate().filter(|(_, word)| !had.iter().any(|had| had.as_ref() == *word));
     let new: Vec<(usize, &String)> = new.filter(|(_, word)| *word != "*").collect();
     if new.is_empty() {
         return Ok(());

@@ -62,8 +62,8 @@ impl Change {
     /// # Errors
     /// When the database does not answer.
     pub async fn load(&mut self, subjects: &[SubjectId]) -> Result<()> {
-        let mut facts = self.facts()?.clone();
-        load::add_subjects(self.conn(), &mut facts, subjects).await?;
+        let facts = self.facts()?.clone();
+        let facts = load::add_subjects(self.conn(), facts, subjects).await?;
         self.facts.insert_tenant(facts);
         Ok(())
     }
@@ -109,9 +109,9 @@ impl Change {
     /// `INVALID_ARGUMENT` naming `field`, with the nearest names.
     pub fn role(&self, field: &str, key: &str) -> Result<Role> {
         let facts = self.facts()?;
-        let found = facts.roles.values().find(|role| role.key.as_str() == key);
+        let found = facts.role_named(key);
         found.map(|role| Role::clone(role)).ok_or_else(|| {
-            let names = nearest(key, facts.roles.values().map(|r| r.key.as_str()));
+            let names = nearest(key, facts.roles().map(|r| r.key.as_str()));
             let remedy = match names.as_slice() {
                 [] => "list the roles of the tenant".to_owned(),
                 names => format!("did you mean `{}`?", names.join("`, `")),
@@ -153,7 +153,7 @@ impl Change {
         if authority.may_give(&self.facts, facts, &gift, self.now) {
             return Ok(());
         }
-        let key = facts.roles.get(&role).map_or("", |r| r.key.as_str());
+        let key = facts.role(role).map_or("", |r| r.key.as_str());
         Err(Error::Denied {
             reason: "ROLE_NOT_GRANTABLE",
             message: format!(
@@ -211,10 +211,8 @@ impl Change {
         const BATCH: i64 = 32;
         let roles: Vec<uuid::Uuid> = load::slice(self.conn(), tenant, &[], &[])
             .await?
-            .compiled
-            .iter()
-            .filter(|(_, role)| role.permissions.matches(Permission::ADMINISTER))
-            .map(|(id, _)| id.uuid())
+            .roles_matching(Permission::ADMINISTER)
+            .map(RoleId::uuid)
             .collect();
         let mut after = uuid::Uuid::nil();
         loop {
@@ -264,7 +262,7 @@ impl Change {
     #[must_use]
     pub fn kind_of(&self, subject: SubjectId) -> Option<MemberKind> {
         let facts = self.facts().ok()?;
-        facts.members.get(&subject).map(|m| m.member.kind)
+        facts.member(subject).map(|member| member.kind)
     }
 }
 

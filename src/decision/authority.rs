@@ -7,7 +7,10 @@ use super::{
     Facts, Permission, PermissionSet, Question, Reason, Resource, SessionClaims, Subject,
     TenantFacts, TenantNotLoaded,
     decide::{Dates, Held, Place, active_member, covers, decide, holdings},
-    record::*,
+    members::Member,
+    packed::TENANT,
+    record::{ApiKey, MemberStatus, Reach, Time},
+    roles::CompiledRole,
 };
 use crate::ids::{RoleId, SubjectId, TenantId, UserId, WorkspaceId};
 
@@ -101,11 +104,10 @@ impl Authority {
     ) -> Result<bool, TenantNotLoaded> {
         let asked =
             Question { permission: Permission::ACT_AS, resource: Resource::TENANT, ..*question };
-        let system = facts.tenant(TenantId::SYSTEM).ok_or(TenantNotLoaded(TenantId::SYSTEM))?;
+        let system = facts.system().ok_or(TenantNotLoaded(TenantId::SYSTEM))?;
         let privileged = system
-            .members
-            .get(&SubjectId::User(user))
-            .is_some_and(|m| m.member.status != MemberStatus::Removed);
+            .member(SubjectId::User(user))
+            .is_some_and(|member| member.status != MemberStatus::Removed);
         Ok(!privileged && decide(facts, &asked)?.allowed())
     }
 
@@ -189,9 +191,7 @@ impl Giver<'_> {
     /// `seen` are the roles that the answer waits for already.
     fn may_give(&self, gift: &Gift<'_>, seen: &mut HashSet<RoleId>) -> bool {
         let Self { facts, tenant, subject, narrowed, now } = *self;
-        let (Some(role), Some(given)) =
-            (tenant.roles.get(&gift.role), tenant.compiled.get(&gift.role))
-        else {
+        let (Some(role), Some(given)) = (tenant.role(gift.role), tenant.compiled(gift.role)) else {
             return false;
         };
         let scope = Scope {
@@ -211,7 +211,7 @@ impl Giver<'_> {
         let listed = unnarrowed
             && held_there(facts, tenant, subject, &listed, now)
                 .iter()
-                .any(|held| held.compiled.may_grant.contains(&gift.role));
+                .any(|held| held.may_grant.contains(&gift.role));
         if listed {
             return true;
         }
@@ -224,56 +224,85 @@ impl Giver<'_> {
 }
 
 fn covers_all(
-    held: &[Held<'_>],
+    held: &[&CompiledRole],
     patterns: &PermissionSet,
     narrowed: Option<&PermissionSet>,
 ) -> bool {
     patterns.patterns().iter().all(|pattern| {
         narrowed.is_none_or(|set| set.covers(pattern))
-            && held.iter().any(|h| h.compiled.permissions.covers(pattern))
+            && held.iter().any(|role| role.permissions.covers(pattern))
     })
 }
 
-/// What the subject holds in the tenant or on the installation that spans the whole scope.
+/// The roles that the subject holds in the tenant or on the installation and that span the whole scope.
 fn held_there<'a>(
     facts: &'a Facts,
     tenant: &'a TenantFacts,
     subject: Subject<'a>,
     scope: &Scope<'_>,
     now: Time,
-) -> Vec<Held<'a>> {
-    let place = Place { workspace: scope.workspace, path: scope.path };
-    let lasting = |held: &Held<'_>| {
-        held.dates(now) == Dates::Inside
-            && held.assignment.ends.is_none_or(|own| scope.ends.is_some_and(|given| given <= own))
-    };
-    let whole_tenant = scope.workspace.is_none() && scope.path.is_empty();
-    let spans = |held: &Held<'_>| !whole_tenant || held.role.reach >= scope.reach;
-    // What reaches a workspace by having joined it lasts no longer than what joined it.
-    let joins = |member| {
-        holdings(tenant, member).any(|h| {
-            h.assignment.workspace == scope.workspace && h.assignment.path.is_empty() && lasting(&h)
-        })
-    };
-    let stays = |held: &Held<'_>, member| {
-        let joined = held.is_on_tenant() && held.role.reach == Reach::Joined;
-        !joined || scope.workspace.is_none() || joins(member)
-    };
+) -> Vec<&'a CompiledRole> {
+    let now = now.timestamp_micros();
     let mut found = Vec::new();
     if let Some(member) = active_member(tenant, subject) {
-        found.extend(
-            holdings(tenant, member)
-                .filter(|h| lasting(h) && spans(h) && stays(h, member))
-                .filter(|h| covers(tenant, member, h, Some(place), now)),
-        );
+        let workspace = scope.workspace.map_or(TENANT, |id| tenant.workspace_numbered(id));
+        let place = Place { workspace, path: scope.path };
+        let there = There { home: tenant, member: &member, place: Some(place), scope, now };
+        found.extend(there.roles());
     }
     if tenant.id != TenantId::SYSTEM
-        && let Some(system) = facts.tenant(TenantId::SYSTEM)
+        && let Some(system) = facts.system()
         && let Some(member) = active_member(system, subject)
     {
-        found.extend(
-            holdings(system, member).filter(|h| lasting(h) && covers(system, member, h, None, now)),
-        );
+        let there = There { home: system, member: &member, place: None, scope, now };
+        found.extend(there.roles());
     }
     found
+}
+
+/// What a member holds that spans a scope.
+struct There<'a, 's> {
+    home: &'a TenantFacts,
+    member: &'s Member<'a>,
+    place: Option<Place<'s>>,
+    scope: &'s Scope<'s>,
+    now: i64,
+}
+
+impl<'a> There<'a, '_> {
+    fn roles(&self) -> Vec<&'a CompiledRole> {
+        let spanning = holdings(self.home, *self.member).filter(|held| {
+            self.lasts(held)
+                && self.spans(held)
+                && self.stays(held)
+                && covers(self.home, self.member, &held.grant, self.place, self.now)
+        });
+        spanning.filter_map(|held| self.home.roles.compiled(held.grant.role)).collect()
+    }
+
+    fn lasts(&self, held: &Held<'_>) -> bool {
+        let wanted = self.scope.ends.map_or(i64::MAX, |ends| ends.timestamp_micros());
+        held.dates(self.now) == Dates::Inside && held.grant.ends >= wanted
+    }
+
+    fn spans(&self, held: &Held<'_>) -> bool {
+        let whole_tenant = self.scope.workspace.is_none() && self.scope.path.is_empty();
+        self.place.is_none()
+            || !whole_tenant
+            || self.home.roles.reach(held.grant.role) >= self.scope.reach
+    }
+
+    /// What reaches a workspace by having joined it lasts no longer than what joined it.
+    fn stays(&self, held: &Held<'_>) -> bool {
+        let joined =
+            held.grant.is_on_tenant() && self.home.roles.reach(held.grant.role) == Reach::Joined;
+        let Some(place) = self.place.filter(|place| joined && place.workspace != TENANT) else {
+            return true;
+        };
+        holdings(self.home, *self.member).any(|other| {
+            other.grant.workspace == place.workspace
+                && other.grant.path.is_empty()
+                && self.lasts(&other)
+        })
+    }
 }

@@ -3,13 +3,16 @@
 //! There is no rule that denies: one more assignment never removes access.
 
 use super::{
-    CompiledRole, Facts, MemberFacts, Permission, PermissionSet, Resource, TenantFacts,
-    path_covers, record::*,
+    Facts, Permission, Resource, TenantFacts,
+    facts::is_active,
+    members::Member,
+    packed::{Grant, Kind, TENANT},
+    path_covers,
+    permission::pattern_matches,
+    record::{ApiKey, MemberKind, MemberStatus, Reach, TenantStatus, Time},
+    roles::Row,
 };
-use crate::ids::{
-    AssignmentId, GroupId, RoleId, ServiceAccountId, SessionId, SubjectId, TenantId, UserId,
-    WorkspaceId,
-};
+use crate::ids::{ServiceAccountId, SessionId, SubjectId, TenantId, UserId};
 
 /// May this subject do this here, now?
 #[derive(Debug, Clone, Copy)]
@@ -48,8 +51,6 @@ pub struct SessionClaims {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decision {
     pub reason: Reason,
-    /// What allowed it.
-    pub grounds: Option<Grounds>,
 }
 
 impl Decision {
@@ -58,19 +59,10 @@ impl Decision {
         self.reason == Reason::Allowed
     }
 
-    const fn denied(reason: Reason) -> Self {
-        Self { reason, grounds: None }
+    #[must_use]
+    pub const fn because(reason: Reason) -> Self {
+        Self { reason }
     }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Grounds {
-    pub assignment: AssignmentId,
-    pub role: RoleId,
-    /// The group that carries the assignment; none: the subject's own.
-    pub group: Option<GroupId>,
-    /// The tenant that the assignment belongs to: the one asked about, or the installation.
-    pub home: TenantId,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -106,50 +98,97 @@ pub struct TenantNotLoaded(pub TenantId);
 /// # Errors
 /// When the facts of the tenant, or of the installation, are not loaded.
 pub fn decide(facts: &Facts, question: &Question<'_>) -> Result<Decision, TenantNotLoaded> {
-    let decision = decide_held(facts, question)?;
-    match question.subject {
-        Subject::Key(key) if decision.allowed() && !key.lets_through(question.permission) => {
-            Ok(Decision::denied(Reason::Narrowed))
-        }
-        _ => Ok(decision),
-    }
+    let reason = decide_held(facts, question)?;
+    let narrowed = reason == Reason::Allowed && !question.subject.lets_through(question.permission);
+    Ok(Decision::because(if narrowed { Reason::Narrowed } else { reason }))
 }
 
-fn decide_held(facts: &Facts, question: &Question<'_>) -> Result<Decision, TenantNotLoaded> {
+fn decide_held(facts: &Facts, question: &Question<'_>) -> Result<Reason, TenantNotLoaded> {
     let Some(entry) = facts.directory.tenants.get(question.tenant) else {
-        return Ok(Decision::denied(Reason::TenantUnknown));
+        return Ok(Reason::TenantUnknown);
     };
     if let Some(reason) = credential_flaw(facts, entry.id, question.subject, question.now) {
-        return Ok(Decision::denied(reason));
+        return Ok(reason);
     }
-    let tenant = facts.tenant(entry.id).ok_or(TenantNotLoaded(entry.id))?;
-    let system = facts.tenant(TenantId::SYSTEM).ok_or(TenantNotLoaded(TenantId::SYSTEM))?;
+    let tenant = entry.facts().ok_or(TenantNotLoaded(entry.id))?;
+    let system = facts.system().ok_or(TenantNotLoaded(TenantId::SYSTEM))?;
+    tenant.ask(question.now);
+    let operator = active_member(system, question.subject);
+    let member = tenant.find(question.subject.id());
+    let flaw = membership_flaw(entry.status, member.as_ref());
     let Some(place) = Place::find(tenant, question.resource) else {
-        let flaw = match active_member(system, question.subject) {
-            Some(_) => None,
-            None => membership_flaw(tenant, entry.status, question.subject.id()),
-        };
-        return Ok(Decision::denied(flaw.unwrap_or(Reason::WorkspaceUnknown)));
+        let flaw = if operator.is_some() { None } else { flaw };
+        return Ok(flaw.unwrap_or(Reason::WorkspaceUnknown));
     };
 
-    let subject = question.subject.id();
+    let now = question.now.timestamp_micros();
     let mut reason = Reason::NoRole;
     if entry.id != TenantId::SYSTEM
         && (entry.status == TenantStatus::Active || question.permission.is_iam())
-        && let Some(member) = active_member(system, question.subject)
-        && let Some(grounds) = search(system, member, None, question, &mut reason)
+        && let Some(member) = &operator
     {
-        return Ok(Decision { reason: Reason::Allowed, grounds: Some(grounds) });
+        let row = system.roles.matching(question.permission);
+        let search = Search { home: system, member, row, place: None, now };
+        if search.finds(&mut reason) {
+            return Ok(Reason::Allowed);
+        }
     }
-    if let Some(flaw) = membership_flaw(tenant, entry.status, subject) {
-        return Ok(Decision::denied(flaw));
+    if let Some(flaw) = flaw {
+        return Ok(flaw);
     }
-    if let Some(member) = active_member(tenant, question.subject)
-        && let Some(grounds) = search(tenant, member, Some(place), question, &mut reason)
-    {
-        return Ok(Decision { reason: Reason::Allowed, grounds: Some(grounds) });
+    if let Some(member) = member.as_ref().filter(|_| question.subject.may_hold_in(tenant.id)) {
+        let row = tenant.roles.matching(question.permission);
+        let search = Search { home: tenant, member, row, place: Some(place), now };
+        if search.finds(&mut reason) {
+            return Ok(Reason::Allowed);
+        }
     }
-    Ok(Decision::denied(reason))
+    Ok(reason)
+}
+
+/// What a member holds that reaches a place and matches a permission.
+pub(super) struct Search<'a> {
+    pub home: &'a TenantFacts,
+    pub member: &'a Member<'a>,
+    /// The roles that match.
+    pub row: Row<'a>,
+    /// `None` is a place in a tenant below the installation.
+    pub place: Option<Place<'a>>,
+    /// Microseconds since 1970.
+    pub now: i64,
+}
+
+impl<'a> Search<'a> {
+    /// Whether something is in force; notes why not when only dates stand in the way.
+    fn finds(&self, reason: &mut Reason) -> bool {
+        self.matches().any(|held| match held.dates(self.now) {
+            Dates::Inside => true,
+            Dates::Over => {
+                if *reason == Reason::NoRole {
+                    *reason = Reason::AssignmentExpired;
+                }
+                false
+            }
+            Dates::Ahead => {
+                *reason = Reason::AssignmentNotStarted;
+                false
+            }
+        })
+    }
+
+    /// What matches and reaches the place, whenever it holds.
+    fn matches(&self) -> impl Iterator<Item = Held<'a>> {
+        let Self { home, member, row, place, now } = *self;
+        holdings(home, *member)
+            .filter(move |held| row.has(held.grant.role))
+            .filter(move |held| covers(home, member, &held.grant, place, now))
+    }
+
+    /// What gives the permission there now.
+    pub fn grounds(&self) -> impl Iterator<Item = Held<'a>> {
+        let now = self.now;
+        self.matches().filter(move |held| held.dates(now) == Dates::Inside)
+    }
 }
 
 /// Why the subject may do nothing at all in the tenant, or nothing: its credential, its account, the
@@ -166,52 +205,54 @@ pub fn standing(
     let Some(entry) = facts.directory.tenants.get(tenant) else {
         return Ok(Some(Reason::TenantUnknown));
     };
-    let loaded = facts.tenant(entry.id).ok_or(TenantNotLoaded(entry.id))?;
+    let loaded = entry.facts().ok_or(TenantNotLoaded(entry.id))?;
     Ok(credential_flaw(facts, entry.id, subject, now)
-        .or_else(|| membership_flaw(loaded, entry.status, subject.id())))
+        .or_else(|| membership_flaw(entry.status, loaded.find(subject.id()).as_ref())))
 }
 
 /// Whether the subject is an administrator of the tenant: an active internal member to whom
 /// `iam.administer` is given on the tenant with no date anywhere on the path.
 #[must_use]
 pub fn is_administrator(facts: &Facts, tenant: &TenantFacts, user: UserId, now: Time) -> bool {
-    let Some(member) = tenant.members.get(&SubjectId::User(user)) else { return false };
-    let active = member.member.status == MemberStatus::Active
-        && member.member.kind == MemberKind::Internal
+    let Some(member) = tenant.find(SubjectId::User(user)) else { return false };
+    let active = is_active(member.head)
+        && member.head.kind == MemberKind::Internal
         && !facts.directory.account(user).disabled;
+    let row = tenant.roles.matching(Permission::ADMINISTER);
+    let now = now.timestamp_micros();
     active
         && holdings(tenant, member).any(|held| {
-            held.assignment.ends.is_none()
+            held.grant.ends == i64::MAX
                 && held.dates(now) == Dates::Inside
-                && held.is_on_tenant()
-                && held.compiled.permissions.matches(Permission::ADMINISTER)
+                && held.grant.is_on_tenant()
+                && row.has(held.grant.role)
         })
 }
 
-/// Where the question is about, with the workspace resolved.
+/// Where the question is about, with the workspace found.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place<'a> {
-    pub workspace: Option<WorkspaceId>,
+    /// The number of the workspace, or [`TENANT`].
+    pub workspace: u32,
     pub path: &'a str,
 }
 
 impl<'a> Place<'a> {
     pub fn find(tenant: &TenantFacts, resource: Resource<'a>) -> Option<Self> {
         let workspace = match resource.workspace {
-            Some(key) => Some(*tenant.workspaces.get(key)?),
-            None => None,
+            Some(key) => tenant.workspaces.find(key)?,
+            None => TENANT,
         };
         Some(Self { workspace, path: resource.path })
     }
 }
 
 /// An assignment that a member holds, its own or through a group.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Held<'a> {
-    pub assignment: &'a Assignment,
-    pub role: &'a Role,
-    pub compiled: &'a CompiledRole,
-    pub group: Option<GroupId>,
+    pub grant: Grant<'a>,
+    /// The number of the group.
+    pub group: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -222,129 +263,88 @@ pub(super) enum Dates {
 }
 
 impl Held<'_> {
-    pub fn dates(&self, now: Time) -> Dates {
-        if self.assignment.ends.is_some_and(|ends| now >= ends) {
+    pub fn dates(&self, now: i64) -> Dates {
+        if now >= self.grant.ends {
             Dates::Over
-        } else if self.assignment.starts.is_some_and(|starts| now < starts) {
+        } else if now < self.grant.starts {
             Dates::Ahead
         } else {
             Dates::Inside
         }
     }
-
-    pub fn is_on_tenant(&self) -> bool {
-        self.assignment.workspace.is_none() && self.assignment.path.is_empty()
-    }
 }
 
 pub(super) fn holdings<'a>(
     tenant: &'a TenantFacts,
-    member: &'a MemberFacts,
+    member: Member<'a>,
 ) -> impl Iterator<Item = Held<'a>> {
-    let own = member.assignments.iter().map(|a| (a, None));
-    let through_groups = member.groups.iter().flat_map(|id| {
-        let group = tenant.groups.get(id);
-        group.into_iter().flat_map(|g| g.assignments.iter().map(|a| (a, Some(*id))))
+    let Member { packed, items, .. } = member;
+    let own =
+        items.iter().filter_map(|item| Some(Held { grant: packed.grant(*item)?, group: None }));
+    let groups = items.iter().filter_map(|item| match item.kind() {
+        Kind::Group(n) => Some((n, &tenant.group_at(n)?.packed)),
+        Kind::Plain { .. } | Kind::Special { .. } => None,
     });
-    own.chain(through_groups).filter_map(|(assignment, group)| {
-        let role = tenant.roles.get(&assignment.role)?;
-        let compiled = tenant.compiled.get(&assignment.role)?;
-        Some(Held { assignment, role, compiled, group })
-    })
+    own.chain(groups.flat_map(|(n, packed)| {
+        let grants = packed.items().iter().filter_map(|item| packed.grant(*item));
+        grants.map(move |grant| Held { grant, group: Some(n) })
+    }))
 }
 
 /// Whether the assignment reaches the place. `None` is a place in a tenant below the installation.
 pub(super) fn covers(
     tenant: &TenantFacts,
-    member: &MemberFacts,
-    held: &Held<'_>,
+    member: &Member<'_>,
+    grant: &Grant<'_>,
     place: Option<Place<'_>>,
-    now: Time,
+    now: i64,
 ) -> bool {
     let Some(place) = place else {
-        return held.is_on_tenant() && held.role.reach == Reach::Everywhere;
+        return grant.is_on_tenant() && tenant.roles.reach(grant.role) == Reach::Everywhere;
     };
-    if !held.is_on_tenant() {
-        return held.assignment.workspace == place.workspace
-            && path_covers(&held.assignment.path, place.path);
+    if !grant.is_on_tenant() {
+        return grant.workspace == place.workspace && path_covers(grant.path, place.path);
     }
-    match (held.role.reach, place.workspace) {
-        (Reach::Everywhere, _) => true,
-        (_, None) => place.path.is_empty(),
-        (Reach::Here, Some(_)) => false,
-        (Reach::Joined, Some(workspace)) => has_joined(tenant, member, workspace, now),
+    match tenant.roles.reach(grant.role) {
+        Reach::Everywhere => true,
+        Reach::Here | Reach::Joined if place.workspace == TENANT => place.path.is_empty(),
+        Reach::Here => false,
+        Reach::Joined => has_joined(tenant, member, place.workspace, now),
     }
 }
 
 /// A member has joined the workspaces on which it holds an assignment inside its dates.
 pub(super) fn has_joined(
     tenant: &TenantFacts,
-    member: &MemberFacts,
-    workspace: WorkspaceId,
-    now: Time,
+    member: &Member<'_>,
+    workspace: u32,
+    now: i64,
 ) -> bool {
-    holdings(tenant, member).any(|held| {
-        held.assignment.workspace == Some(workspace)
-            && held.assignment.path.is_empty()
+    holdings(tenant, *member).any(|held| {
+        held.grant.workspace == workspace
+            && held.grant.path.is_empty()
             && held.dates(now) == Dates::Inside
     })
 }
 
-fn search(
-    home: &TenantFacts,
-    member: &MemberFacts,
-    place: Option<Place<'_>>,
-    question: &Question<'_>,
-    reason: &mut Reason,
-) -> Option<Grounds> {
-    for held in holdings(home, member) {
-        if !held.compiled.permissions.matches(question.permission)
-            || !covers(home, member, &held, place, question.now)
-        {
-            continue;
-        }
-        match held.dates(question.now) {
-            Dates::Inside => {
-                return Some(Grounds {
-                    assignment: held.assignment.id,
-                    role: held.assignment.role,
-                    group: held.group,
-                    home: home.id,
-                });
-            }
-            Dates::Over if *reason == Reason::NoRole => *reason = Reason::AssignmentExpired,
-            Dates::Over => {}
-            Dates::Ahead => *reason = Reason::AssignmentNotStarted,
-        }
-    }
-    None
-}
-
-/// The member's facts, when active there and when the session, if any, was opened there.
+/// The member, when active there and when the session, if any, was opened there.
 pub(super) fn active_member<'a>(
     tenant: &'a TenantFacts,
     subject: Subject<'_>,
-) -> Option<&'a MemberFacts> {
-    if let Subject::Session(claims) = subject
-        && claims.tenant != tenant.id
-    {
+) -> Option<Member<'a>> {
+    if !subject.may_hold_in(tenant.id) {
         return None;
     }
-    let member = tenant.members.get(&subject.id())?;
-    (member.member.status == MemberStatus::Active).then_some(member)
+    tenant.find(subject.id()).filter(|member| is_active(member.head))
 }
 
-fn membership_flaw(
-    tenant: &TenantFacts,
-    status: TenantStatus,
-    subject: SubjectId,
-) -> Option<Reason> {
+fn membership_flaw(status: TenantStatus, member: Option<&Member<'_>>) -> Option<Reason> {
     match status {
         TenantStatus::Pending => return Some(Reason::TenantPending),
         TenantStatus::Suspended => return Some(Reason::TenantSuspended),
         TenantStatus::Active => {}
     }
-    match tenant.members.get(&subject).map(|m| m.member.status) {
+    match member.map(|member| member.head.status) {
         Some(MemberStatus::Active) => None,
         Some(MemberStatus::Suspended) => Some(Reason::MembershipSuspended),
         Some(MemberStatus::Removed) | None => Some(Reason::NotAMember),
@@ -352,7 +352,7 @@ fn membership_flaw(
 }
 
 /// What makes the account or the credential worthless wherever it is used.
-fn credential_flaw(
+pub(super) fn credential_flaw(
     facts: &Facts,
     tenant: TenantId,
     subject: Subject<'_>,
@@ -390,18 +390,12 @@ pub(super) fn session_flaw(facts: &Facts, claims: &SessionClaims, now: Time) -> 
     }
     let member_epoch = facts
         .tenant(claims.tenant)
-        .and_then(|t| t.members.get(&SubjectId::User(claims.user)))
-        .map(|m| m.member.epoch);
+        .and_then(|tenant| tenant.find(SubjectId::User(claims.user)))
+        .map(|member| member.head.epoch);
     let ended = facts.directory.ended_sessions.contains_key(&claims.session)
         || account.epoch != claims.account_epoch
         || member_epoch.is_some_and(|epoch| epoch != claims.member_epoch);
     ended.then_some(Reason::SessionEnded)
-}
-
-impl ApiKey {
-    fn lets_through(&self, permission: Permission<'_>) -> bool {
-        self.narrowed.is_empty() || PermissionSet::of(&self.narrowed).matches(permission)
-    }
 }
 
 impl Subject<'_> {
@@ -412,6 +406,33 @@ impl Subject<'_> {
             Self::Service(service) => SubjectId::Service(*service),
             Self::Session(claims) => SubjectId::User(claims.user),
             Self::Key(key) => SubjectId::Service(key.service_account),
+        }
+    }
+
+    /// A key may be narrowed to some permissions.
+    pub(super) fn lets_through(&self, permission: Permission<'_>) -> bool {
+        match self {
+            Self::Key(ApiKey { narrowed, .. }) => {
+                narrowed.is_empty() || narrowed.iter().any(|p| pattern_matches(p, permission))
+            }
+            Self::User(_) | Self::Service(_) | Self::Session(_) => true,
+        }
+    }
+
+    /// A session speaks for its person in the tenant that it was opened in.
+    fn may_hold_in(&self, tenant: TenantId) -> bool {
+        match self {
+            Self::Session(claims) => claims.tenant == tenant,
+            Self::User(_) | Self::Service(_) | Self::Key(_) => true,
+        }
+    }
+}
+
+impl From<SubjectId> for Subject<'_> {
+    fn from(id: SubjectId) -> Self {
+        match id {
+            SubjectId::User(user) => Self::User(user),
+            SubjectId::Service(service) => Self::Service(service),
         }
     }
 }

@@ -1,15 +1,19 @@
 //! Why a decision is what it is, from the same steps that decide it.
 
 use super::{
-    Decision, Facts, MemberFacts, PermissionSet, Question, Reason, TenantFacts, TenantNotLoaded,
+    Decision, Facts, Holding, Question, Reason, TenantFacts, TenantNotLoaded,
     decide::{Dates, Held, Place, active_member, covers, decide, holdings},
-    record::*,
+    members::Member,
+    permission::pattern_matches,
+    record::Role,
 };
-use crate::ids::{GroupId, RoleId, TenantId};
+use crate::ids::{GroupId, RoleId, SubjectId, TenantId};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
     pub decision: Decision,
+    /// The assignment that allowed it; one of them when there are several.
+    pub grounds: Option<Considered>,
     /// Roles from the assigned one to the one that names the permission.
     pub include_path: Vec<RoleId>,
     /// The permission as the last of them writes it; empty when nothing allows.
@@ -23,7 +27,7 @@ pub struct Explanation {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Considered {
     pub home: TenantId,
-    pub assignment: Assignment,
+    pub holding: Holding,
     pub group: Option<GroupId>,
     /// Why it does not allow; none: it does, or would if nothing else stood in the way.
     pub flaw: Option<Flaw>,
@@ -45,6 +49,7 @@ impl Explanation {
     pub fn of(decision: Decision) -> Self {
         Self {
             decision,
+            grounds: None,
             include_path: Vec::new(),
             matched: String::new(),
             considered: Vec::new(),
@@ -63,59 +68,66 @@ pub fn explain(facts: &Facts, question: &Question<'_>) -> Result<Explanation, Te
     let Some(entry) = facts.directory.tenants.get(question.tenant) else {
         return Ok(explanation);
     };
-    let tenant = facts.tenant(entry.id).ok_or(TenantNotLoaded(entry.id))?;
+    let tenant = entry.facts().ok_or(TenantNotLoaded(entry.id))?;
     let place = Place::find(tenant, question.resource);
     // Also of who is suspended there: the assignments say whether reactivating is enough.
     if let Some(place) = place
-        && let Some(member) = tenant.members.get(&question.subject.id())
+        && let Some(member) = tenant.find(question.subject.id())
     {
-        consider(tenant, member, Some(place), question, &mut explanation.considered);
+        explanation.considered.extend(consider(tenant, &member, Some(place), question));
     }
     if entry.id != TenantId::SYSTEM
-        && let Some(system) = facts.tenant(TenantId::SYSTEM)
+        && let Some(system) = facts.system()
         && let Some(member) = active_member(system, question.subject)
     {
-        consider(system, member, None, question, &mut explanation.considered);
+        explanation.considered.extend(consider(system, &member, None, question));
     }
-    if let Some(grounds) = decision.grounds
+    if decision.reason == Reason::Allowed {
+        let mut sound = explanation.considered.iter().filter(|c| c.flaw.is_none());
+        // Like the decision: what holds on the installation comes first.
+        let grounds = sound.clone().find(|c| c.home == TenantId::SYSTEM).or_else(|| sound.next());
+        explanation.grounds = grounds.cloned();
+    } else {
+        explanation.roles_that_allow = roles_that_allow(tenant, question);
+    }
+    if let Some(grounds) = &explanation.grounds
         && let Some(home) = facts.tenant(grounds.home)
     {
-        explanation.include_path = include_path(home, grounds.role, question);
-        let last = explanation.include_path.last().and_then(|id| home.roles.get(id));
+        explanation.include_path = include_path(home, grounds.holding.role, question);
+        let last = explanation.include_path.last().and_then(|id| home.role(*id));
         explanation.matched = last.map(|role| matched(role, question)).unwrap_or_default();
-    }
-    if decision.reason != Reason::Allowed {
-        explanation.roles_that_allow = roles_that_allow(tenant, question);
     }
     Ok(explanation)
 }
 
 fn consider(
     home: &TenantFacts,
-    member: &MemberFacts,
+    member: &Member<'_>,
     place: Option<Place<'_>>,
     question: &Question<'_>,
-    considered: &mut Vec<Considered>,
-) {
+) -> Vec<Considered> {
+    let row = home.roles.matching(question.permission);
+    let now = question.now.timestamp_micros();
     let flaw = |held: &Held<'_>| {
-        if !held.compiled.permissions.matches(question.permission) {
+        if !row.has(held.grant.role) {
             return Some(Flaw::Permission);
         }
-        if !covers(home, member, held, place, question.now) {
+        if !covers(home, member, &held.grant, place, now) {
             return Some(Flaw::Scope);
         }
-        match held.dates(question.now) {
+        match held.dates(now) {
             Dates::Inside => None,
             Dates::Over => Some(Flaw::Expired),
             Dates::Ahead => Some(Flaw::NotStarted),
         }
     };
-    considered.extend(holdings(home, member).map(|held| Considered {
-        home: home.id,
-        assignment: held.assignment.clone(),
-        group: held.group,
-        flaw: flaw(&held),
-    }));
+    let subject: SubjectId = question.subject.id();
+    let considered = holdings(home, *member).filter_map(|held| {
+        let group = held.group.and_then(|n| home.group_id(n));
+        let holding = home.holding(&held, subject)?;
+        Some(Considered { home: home.id, holding, group, flaw: flaw(&held) })
+    });
+    considered.collect()
 }
 
 /// The shortest way over includes from a role to one that names the permission itself.
@@ -123,8 +135,8 @@ fn include_path(home: &TenantFacts, from: RoleId, question: &Question<'_>) -> Ve
     let mut queue = std::collections::VecDeque::from([vec![from]]);
     let mut seen = std::collections::HashSet::from([from]);
     while let Some(path) = queue.pop_front() {
-        let Some(role) = path.last().and_then(|id| home.roles.get(id)) else { continue };
-        if PermissionSet::of(&role.permissions).matches(question.permission) {
+        let Some(role) = path.last().and_then(|id| home.role(*id)) else { continue };
+        if role.permissions.iter().any(|p| pattern_matches(p, question.permission)) {
             return path;
         }
         for next in role.includes.iter().filter(|id| seen.insert(**id)) {
@@ -136,24 +148,23 @@ fn include_path(home: &TenantFacts, from: RoleId, question: &Question<'_>) -> Ve
 
 /// The narrowest pattern of the role that matches.
 fn matched(role: &Role, question: &Question<'_>) -> String {
-    let matches = |p: &&String| PermissionSet::of(&[p]).matches(question.permission);
     role.permissions
         .iter()
-        .filter(matches)
-        .max_by_key(|p| (!p.ends_with('*'), p.len()))
-        .cloned()
+        .filter(|pattern| pattern_matches(pattern, question.permission))
+        .max_by_key(|pattern| (!pattern.ends_with('*'), pattern.len()))
+        .map(ToString::to_string)
         .unwrap_or_default()
 }
 
 fn roles_that_allow(tenant: &TenantFacts, question: &Question<'_>) -> Vec<RoleId> {
-    let mut roles: Vec<_> = tenant
-        .compiled
-        .iter()
-        .filter(|(_, role)| role.permissions.matches(question.permission))
-        .filter_map(|(id, role)| {
+    let row = tenant.roles.matching(question.permission);
+    let mut roles: Vec<_> = row
+        .numbers()
+        .filter_map(|n| {
+            let (role, compiled) = (tenant.roles.at(n)?, tenant.roles.compiled(n)?);
             // The least first: whoever repairs a denial should not reach for the administrator.
-            let (wide, count) = (role.permissions.covers("*"), role.permissions.patterns().len());
-            Some((wide, count, tenant.roles.get(id)?.key.clone(), *id))
+            let patterns = compiled.permissions.patterns().len();
+            Some((compiled.permissions.covers("*"), patterns, role.key.clone(), role.id))
         })
         .collect();
     roles.sort();

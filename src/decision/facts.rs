@@ -1,12 +1,38 @@
-//! What decisions are made from, at one revision. Maps are persistent: a changed copy shares what did
-//! not change, so that a write in a tenant of a million members stays cheap.
+//! What decisions are made from, at one revision. A changed copy shares what did not change, so that a
+//! write in a tenant of a million members stays cheap, and an assignment takes a dozen bytes.
 
-use std::sync::Arc;
+use std::{
+    hash::BuildHasher,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+};
 
-use imbl::{HashMap, HashSet};
+use foldhash::quality::RandomState;
+use hashbrown::HashTable;
+use imbl::{GenericHashMap, Vector, shared_ptr::DefaultSharedPtr};
+use smol_str::SmolStr;
+use uuid::Uuid;
 
-use super::{PermissionSet, record::*};
-use crate::ids::{GroupId, Key, RoleId, SessionId, SubjectId, TenantId, UserId, WorkspaceId};
+use super::{
+    Permission,
+    decide::{Held, holdings},
+    members::{Head, Member, MemberDraft, Members},
+    numbers::Numbers,
+    packed::{Draft, Kind, NOWHERE, Packed, TENANT, dates, time},
+    record::{
+        self, Account, ApiKey, Assignment, MemberStatus, Record, Role, TenantStatus, Time,
+        Workspace,
+    },
+    roles::{CompiledRole, Pool, Roles},
+};
+use crate::ids::{
+    GroupId, Holder, Key, RoleId, SessionId, SubjectId, TenantId, UserId, WorkspaceId,
+};
+
+/// A map that shares what did not change between its copies.
+pub type Map<K, V> = GenericHashMap<K, V, RandomState, DefaultSharedPtr>;
 
 /// One step of an event: a record of a tenant replaced by another.
 #[derive(Debug, Clone)]
@@ -21,79 +47,161 @@ pub struct Transition {
 pub struct Facts {
     pub revision: u64,
     pub directory: Directory,
-    tenants: HashMap<TenantId, Arc<TenantFacts>>,
+    /// The facts of the installation, which every decision reads.
+    system: Option<Arc<TenantFacts>>,
 }
 
 /// What is known of every tenant and account without loading any.
 #[derive(Debug, Clone, Default)]
 pub struct Directory {
-    pub tenants: HashMap<Key, TenantEntry>,
-    pub tenant_keys: HashMap<TenantId, Key>,
+    pub tenants: Map<Key, TenantEntry>,
+    pub tenant_keys: Map<TenantId, Key>,
     /// By SHA-256 of the key.
-    pub api_keys: HashMap<[u8; 32], Arc<ApiKey>>,
+    pub api_keys: Map<[u8; 32], Arc<ApiKey>>,
     /// Accounts that were disabled or whose sessions were ended at least once.
-    pub accounts: HashMap<UserId, Account>,
-    pub ended_sessions: HashMap<SessionId, Time>,
+    pub accounts: Map<UserId, Account>,
+    pub ended_sessions: Map<SessionId, Time>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct TenantEntry {
     pub id: TenantId,
     pub status: TenantStatus,
+    facts: Option<Arc<TenantFacts>>,
+}
+
+impl TenantEntry {
+    /// The facts of the tenant, when they are loaded.
+    #[must_use]
+    pub fn facts(&self) -> Option<&Arc<TenantFacts>> {
+        self.facts.as_ref()
+    }
 }
 
 /// One tenant's members, roles and scopes.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct TenantFacts {
     pub id: TenantId,
-    pub workspaces: HashMap<Key, WorkspaceId>,
-    pub workspace_keys: HashMap<WorkspaceId, Key>,
-    pub roles: HashMap<RoleId, Arc<Role>>,
-    pub compiled: HashMap<RoleId, Arc<CompiledRole>>,
-    pub groups: HashMap<GroupId, Arc<GroupFacts>>,
-    pub members: HashMap<SubjectId, Arc<MemberFacts>>,
+    /// When somebody last asked, in seconds: what nobody asks for may be forgotten and loaded again.
+    asked: AtomicI64,
+    pub(super) workspaces: Arc<Workspaces>,
+    pub(super) roles: Arc<Roles>,
+    groups: Groups,
+    pub(super) users: Members,
+    pub(super) services: Members,
 }
 
-/// A role with all that it includes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct CompiledRole {
-    pub permissions: PermissionSet,
-    pub may_grant: HashSet<RoleId>,
+impl Clone for TenantFacts {
+    fn clone(&self) -> Self {
+        Self {
+            id: self.id,
+            asked: AtomicI64::new(self.asked.load(Ordering::Relaxed)),
+            workspaces: self.workspaces.clone(),
+            roles: self.roles.clone(),
+            groups: self.groups.clone(),
+            users: self.users.clone(),
+            services: self.services.clone(),
+        }
+    }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GroupFacts {
+#[derive(Debug, Clone, Default)]
+pub(super) struct Workspaces {
+    numbers: Numbers,
+    /// By number; nothing for a workspace that was deleted, or that is only referred to.
+    keys: Vec<Option<Key>>,
+    by_key: HashTable<u32>,
+    hasher: RandomState,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Groups {
+    numbers: Arc<Numbers>,
+    /// By number; nothing for a group that was deleted, or that is only referred to.
+    list: Vector<Option<Arc<Group>>>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Group {
     pub key: Key,
-    pub assignments: Vec<Arc<Assignment>>,
+    pub packed: Packed,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MemberFacts {
-    pub member: Member,
-    pub groups: Vec<GroupId>,
-    pub assignments: Vec<Arc<Assignment>>,
+/// An assignment as the facts know it: without its id, which no decision needs.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Holding {
+    pub holder: Holder,
+    pub role: RoleId,
+    pub workspace: Option<WorkspaceId>,
+    pub path: SmolStr,
+    pub starts: Option<Time>,
+    pub ends: Option<Time>,
 }
 
 impl Facts {
     #[must_use]
     pub fn new(revision: u64, directory: Directory) -> Self {
-        Self { revision, directory, tenants: HashMap::new() }
+        Self { revision, directory, system: None }
     }
 
     #[must_use]
     pub fn tenant(&self, id: TenantId) -> Option<&Arc<TenantFacts>> {
-        self.tenants.get(&id)
+        if id == TenantId::SYSTEM {
+            return self.system.as_ref();
+        }
+        let key = self.directory.tenant_keys.get(&id)?;
+        self.directory.tenants.get(key)?.facts.as_ref()
     }
 
+    /// The facts of the installation, when they are loaded.
+    #[must_use]
+    pub fn system(&self) -> Option<&Arc<TenantFacts>> {
+        self.system.as_ref()
+    }
+
+    /// Adds the facts of a tenant that the directory knows.
     pub fn insert_tenant(&mut self, tenant: TenantFacts) {
-        self.tenants.insert(tenant.id, Arc::new(tenant));
+        self.set_tenant(tenant.id, Some(Arc::new(tenant)));
+    }
+
+    /// Forgets the facts of a tenant; the next question has to load them.
+    pub fn evict_tenant(&mut self, id: TenantId) {
+        self.set_tenant(id, None);
+    }
+
+    fn set_tenant(&mut self, id: TenantId, facts: Option<Arc<TenantFacts>>) {
+        if id == TenantId::SYSTEM {
+            self.system.clone_from(&facts);
+        }
+        if let Some(key) = self.directory.tenant_keys.get(&id)
+            && let Some(entry) = self.directory.tenants.get_mut(key)
+        {
+            entry.facts = facts;
+        }
+    }
+
+    /// The facts of every tenant that is loaded.
+    pub fn loaded(&self) -> impl Iterator<Item = &Arc<TenantFacts>> {
+        self.directory.tenants.values().filter_map(|entry| entry.facts.as_ref())
     }
 
     /// Applies one step. A tenant that is not loaded only changes in the directory.
     pub fn apply(&mut self, step: &Transition) {
         self.directory.apply(step);
-        if let Some(tenant) = self.tenants.get_mut(&step.tenant) {
+        if self.tenant(step.tenant).is_none() {
+            return;
+        }
+        let Some(key) = self.directory.tenant_keys.get(&step.tenant) else { return };
+        if step.tenant == TenantId::SYSTEM {
+            self.system = None;
+        }
+        if let Some(entry) = self.directory.tenants.get_mut(key)
+            && let Some(tenant) = &mut entry.facts
+        {
             Arc::make_mut(tenant).apply(step.before.as_ref(), step.after.as_ref());
+            if step.tenant == TenantId::SYSTEM {
+                self.system = Some(tenant.clone());
+            }
         }
     }
 }
@@ -102,7 +210,8 @@ impl Directory {
     pub fn apply(&mut self, step: &Transition) {
         match (&step.before, &step.after) {
             (_, Some(Record::Tenant(tenant))) => {
-                let entry = TenantEntry { id: tenant.id, status: tenant.status };
+                let facts = self.tenants.get(&tenant.key).and_then(|entry| entry.facts.clone());
+                let entry = TenantEntry { id: tenant.id, status: tenant.status, facts };
                 self.tenants.insert(tenant.key.clone(), entry);
                 self.tenant_keys.insert(tenant.id, tenant.key.clone());
             }
@@ -134,18 +243,244 @@ impl Directory {
     }
 }
 
+impl Workspaces {
+    pub fn find(&self, key: &str) -> Option<u32> {
+        let is = |n: &u32| self.keys[*n as usize].as_ref().is_some_and(|k| k.as_str() == key);
+        self.by_key.find(self.hasher.hash_one(key), is).copied()
+    }
+
+    fn refer(&mut self, id: WorkspaceId) -> u32 {
+        let n = self.numbers.number(id.uuid().as_u128());
+        if self.keys.len() <= n as usize {
+            self.keys.resize(n as usize + 1, None);
+        }
+        n
+    }
+
+    fn put(&mut self, workspace: &Workspace) {
+        let n = self.refer(workspace.id);
+        if self.keys[n as usize].as_ref() == Some(&workspace.key) {
+            return;
+        }
+        self.take(workspace.id);
+        self.keys[n as usize] = Some(workspace.key.clone());
+        let Self { keys, by_key, hasher, .. } = self;
+        let hash = |n: &u32| hasher.hash_one(keys[*n as usize].as_ref().map_or("", Key::as_str));
+        by_key.insert_unique(hasher.hash_one(workspace.key.as_str()), n, hash);
+    }
+
+    fn take(&mut self, id: WorkspaceId) {
+        let Some(n) = self.numbers.get(id.uuid().as_u128()) else { return };
+        if let Some(key) = self.keys.get(n as usize).and_then(Option::as_ref)
+            && let Ok(entry) =
+                self.by_key.find_entry(self.hasher.hash_one(key.as_str()), |other| *other == n)
+        {
+            entry.remove();
+            self.keys[n as usize] = None;
+        }
+    }
+
+    fn id(&self, n: u32) -> Option<WorkspaceId> {
+        self.numbers.id(n).map(|id| Uuid::from_u128(id).into())
+    }
+
+    fn bytes(&self) -> usize {
+        self.numbers.bytes()
+            + self.keys.capacity() * size_of::<Option<Key>>()
+            + self.by_key.allocation_size()
+    }
+}
+
+impl Groups {
+    fn refer(&mut self, id: GroupId) -> u32 {
+        let id = id.uuid().as_u128();
+        self.numbers.get(id).unwrap_or_else(|| {
+            self.list.push_back(None);
+            Arc::make_mut(&mut self.numbers).number(id)
+        })
+    }
+
+    fn get(&self, id: GroupId) -> Option<&Arc<Group>> {
+        self.at(self.numbers.get(id.uuid().as_u128())?)
+    }
+
+    fn at(&self, n: u32) -> Option<&Arc<Group>> {
+        self.list.get(n as usize)?.as_ref()
+    }
+
+    fn id(&self, n: u32) -> Option<GroupId> {
+        self.numbers.id(n).map(|id| Uuid::from_u128(id).into())
+    }
+}
+
+/// Reads of one tenant, in the terms of everybody else.
+impl TenantFacts {
+    #[must_use]
+    pub fn role(&self, id: RoleId) -> Option<&Arc<Role>> {
+        self.roles.get(id)
+    }
+
+    #[must_use]
+    pub fn role_named(&self, key: &str) -> Option<&Arc<Role>> {
+        self.roles().find(|role| role.key.as_str() == key)
+    }
+
+    pub fn roles(&self) -> impl Iterator<Item = &Arc<Role>> {
+        self.roles.all()
+    }
+
+    /// The roles that match a permission.
+    pub fn roles_matching(&self, permission: Permission<'_>) -> impl Iterator<Item = RoleId> {
+        let numbers = self.roles.matching(permission).numbers();
+        numbers.filter_map(|n| self.roles.at(n)).map(|role| role.id)
+    }
+
+    /// A role with all that it includes.
+    #[must_use]
+    pub fn compiled(&self, id: RoleId) -> Option<&CompiledRole> {
+        self.roles.compiled(self.roles.number(id)?)
+    }
+
+    #[must_use]
+    pub fn workspace(&self, key: &str) -> Option<WorkspaceId> {
+        self.workspaces.id(self.workspaces.find(key)?)
+    }
+
+    /// The number of a workspace; one that nothing is held on for a workspace that is not known.
+    pub(super) fn workspace_numbered(&self, id: WorkspaceId) -> u32 {
+        self.workspaces.numbers.get(id.uuid().as_u128()).unwrap_or(NOWHERE)
+    }
+
+    pub(super) fn workspace_at(&self, n: u32) -> Option<&Key> {
+        self.workspaces.keys.get(n as usize)?.as_ref()
+    }
+
+    #[must_use]
+    pub fn workspace_key(&self, id: WorkspaceId) -> Option<&Key> {
+        let n = self.workspaces.numbers.get(id.uuid().as_u128())?;
+        self.workspaces.keys.get(n as usize)?.as_ref()
+    }
+
+    #[must_use]
+    pub fn group_key(&self, id: GroupId) -> Option<&Key> {
+        self.groups.get(id).map(|group| &group.key)
+    }
+
+    #[must_use]
+    pub fn member(&self, subject: SubjectId) -> Option<record::Member> {
+        let Head { kind, status, epoch } = self.find(subject)?.head;
+        Some(record::Member { subject, kind, status, epoch })
+    }
+
+    /// The groups that a member is in.
+    pub fn groups_of(&self, subject: SubjectId) -> impl Iterator<Item = GroupId> {
+        let member = self.find(subject).into_iter();
+        member.flat_map(|member| member.items).filter_map(|item| match item.kind() {
+            Kind::Group(n) => self.groups.id(n),
+            Kind::Plain { .. } | Kind::Special { .. } => None,
+        })
+    }
+
+    /// What a member holds, its own and then through groups.
+    pub fn holdings_of(&self, subject: SubjectId) -> impl Iterator<Item = Holding> {
+        let member = self.find(subject);
+        let held = member.into_iter().flat_map(|member| holdings(self, member));
+        held.filter_map(move |held| self.holding(&held, subject))
+    }
+
+    /// An assignment with ids instead of numbers.
+    pub(super) fn holding(&self, held: &Held<'_>, subject: SubjectId) -> Option<Holding> {
+        let Held { grant, group } = held;
+        Some(Holding {
+            holder: match group {
+                Some(n) => Holder::Group(self.groups.id(*n)?),
+                None => Holder::Subject(subject),
+            },
+            role: Uuid::from_u128(self.roles.id(grant.role)?).into(),
+            workspace: match grant.workspace {
+                TENANT => None,
+                n => Some(self.workspaces.id(n)?),
+            },
+            path: grant.path.into(),
+            starts: time(grant.starts),
+            ends: time(grant.ends),
+        })
+    }
+
+    /// Every member, in the order of their ids, people first.
+    pub fn subjects(&self) -> impl Iterator<Item = SubjectId> {
+        let users = self.users.after(None).map(|m| SubjectId::User(Uuid::from_u128(m.id).into()));
+        let services =
+            self.services.after(None).map(|m| SubjectId::Service(Uuid::from_u128(m.id).into()));
+        users.chain(services)
+    }
+
+    /// Roughly what these facts take.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let groups = self.groups.list.iter().flatten();
+        size_of::<Self>()
+            + self.workspaces.bytes()
+            + self.roles.bytes()
+            + self.groups.numbers.bytes()
+            + groups.map(|group| size_of::<Group>() + group.packed.bytes()).sum::<usize>()
+            + self.users.bytes()
+            + self.services.bytes()
+    }
+
+    /// Notes that somebody asked at this time.
+    pub fn ask(&self, now: Time) {
+        let now = now.timestamp();
+        // A write would take the cache line from the other cores: once a second is enough.
+        if self.asked.load(Ordering::Relaxed) != now {
+            self.asked.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// When somebody last asked, in seconds since 1970.
+    #[must_use]
+    pub fn asked(&self) -> i64 {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn find(&self, subject: SubjectId) -> Option<Member<'_>> {
+        match subject {
+            SubjectId::User(id) => self.users.get(id.uuid().as_u128()),
+            SubjectId::Service(id) => self.services.get(id.uuid().as_u128()),
+        }
+    }
+
+    pub(super) fn group_at(&self, n: u32) -> Option<&Group> {
+        self.groups.at(n).map(|group| &**group)
+    }
+
+    pub(super) fn group_id(&self, n: u32) -> Option<GroupId> {
+        self.groups.id(n)
+    }
+
+    pub(super) fn group_numbers(&self) -> impl Iterator<Item = (u32, &Group)> {
+        (0..).zip(&self.groups.list).filter_map(|(n, group)| Some((n, &**group.as_ref()?)))
+    }
+}
+
+/// Changes.
 impl TenantFacts {
     #[must_use]
     pub fn new(id: TenantId) -> Self {
         Self {
             id,
-            workspaces: HashMap::new(),
-            workspace_keys: HashMap::new(),
-            roles: HashMap::new(),
-            compiled: HashMap::new(),
-            groups: HashMap::new(),
-            members: HashMap::new(),
+            asked: AtomicI64::new(0),
+            workspaces: Arc::default(),
+            roles: Arc::default(),
+            groups: Groups::default(),
+            users: Members::default(),
+            services: Members::default(),
         }
+    }
+
+    /// Uses parts of other tenants' facts that are equal.
+    pub fn share(&mut self, pool: &mut Pool) {
+        Arc::make_mut(&mut self.roles).share(pool);
     }
 
     /// Replaces `before` by `after`; either may be absent.
@@ -159,36 +494,26 @@ impl TenantFacts {
 
     fn put(&mut self, before: Option<&Record>, after: &Record) {
         match after {
-            Record::Workspace(workspace) => {
-                self.workspaces.insert(workspace.key.clone(), workspace.id);
-                self.workspace_keys.insert(workspace.id, workspace.key.clone());
-            }
-            Record::Role(role) => {
-                self.roles.insert(role.id, Arc::new(role.clone()));
-                self.compile();
-            }
-            Record::Group(group) => {
-                let fresh = GroupFacts { key: group.key.clone(), assignments: Vec::new() };
-                let entry = self.groups.entry(group.id).or_insert_with(|| Arc::new(fresh));
-                Arc::make_mut(entry).key = group.key.clone();
-            }
+            Record::Workspace(workspace) => self.put_workspace(workspace),
+            Record::Role(role) => Arc::make_mut(&mut self.roles).change([role.clone()], None),
+            Record::Group(group) => self.put_group(group),
             Record::GroupMember(joined) => {
-                if let Some(member) = self.members.get_mut(&SubjectId::User(joined.user)) {
-                    Arc::make_mut(member).groups.push(joined.group);
-                }
+                let n = self.groups.refer(joined.group);
+                self.change_member(SubjectId::User(joined.user), |draft| draft.groups.push(n));
             }
             Record::Member(member) => {
-                let fresh = MemberFacts { member: *member, groups: vec![], assignments: vec![] };
-                let entry = self.members.entry(member.subject).or_insert_with(|| Arc::new(fresh));
-                Arc::make_mut(entry).member = *member;
+                let head = Head { kind: member.kind, status: member.status, epoch: member.epoch };
+                self.members_mut(member.subject).change(member.subject.uuid().as_u128(), |draft| {
+                    let fresh = MemberDraft { head, grants: Vec::new(), groups: Vec::new() };
+                    Some(draft.map_or(fresh, |draft| MemberDraft { head, ..draft }))
+                });
             }
             Record::Assignment(assignment) => {
-                if let Some(before) = before {
-                    self.take(before);
-                }
-                if let Some(held) = self.held_by(assignment) {
-                    held.push(Arc::new(assignment.clone()));
-                }
+                let before = match before {
+                    Some(Record::Assignment(before)) => Some(before),
+                    _ => None,
+                };
+                self.replace_assignment(before, Some(assignment));
             }
             Record::Tenant(_)
             | Record::ApiKey(_)
@@ -200,30 +525,24 @@ impl TenantFacts {
 
     fn take(&mut self, before: &Record) {
         match before {
-            Record::Workspace(workspace) => {
-                self.workspaces.remove(&workspace.key);
-                self.workspace_keys.remove(&workspace.id);
-            }
-            Record::Role(role) => {
-                self.roles.remove(&role.id);
-                self.compile();
-            }
+            Record::Workspace(workspace) => Arc::make_mut(&mut self.workspaces).take(workspace.id),
+            Record::Role(role) => Arc::make_mut(&mut self.roles).change([], Some(role.id)),
             Record::Group(group) => {
-                self.groups.remove(&group.id);
+                if let Some(n) = self.groups.numbers.get(group.id.uuid().as_u128()) {
+                    self.groups.list.set(n as usize, None);
+                }
             }
             Record::GroupMember(left) => {
-                if let Some(member) = self.members.get_mut(&SubjectId::User(left.user)) {
-                    Arc::make_mut(member).groups.retain(|g| *g != left.group);
-                }
+                let n = self.groups.refer(left.group);
+                self.change_member(SubjectId::User(left.user), |draft| {
+                    draft.groups.retain(|group| *group != n);
+                });
             }
             Record::Member(member) => {
-                self.members.remove(&member.subject);
+                let id = member.subject.uuid().as_u128();
+                self.members_mut(member.subject).change(id, |_| None);
             }
-            Record::Assignment(assignment) => {
-                if let Some(held) = self.held_by(assignment) {
-                    held.retain(|a| a.id != assignment.id);
-                }
-            }
+            Record::Assignment(assignment) => self.replace_assignment(Some(assignment), None),
             Record::Tenant(_)
             | Record::ApiKey(_)
             | Record::Account(_)
@@ -232,37 +551,107 @@ impl TenantFacts {
         }
     }
 
-    fn held_by(&mut self, assignment: &Assignment) -> Option<&mut Vec<Arc<Assignment>>> {
-        if let Some(group) = assignment.holder.group() {
-            let group = self.groups.get_mut(&group)?;
-            return Some(&mut Arc::make_mut(group).assignments);
-        }
-        let member = self.members.get_mut(&assignment.holder.subject()?)?;
-        Some(&mut Arc::make_mut(member).assignments)
+    pub(super) fn put_workspace(&mut self, workspace: &Workspace) {
+        Arc::make_mut(&mut self.workspaces).put(workspace);
+    }
+
+    pub(super) fn put_group(&mut self, group: &record::Group) {
+        let n = self.groups.refer(group.id);
+        let packed = self.groups.at(n).map(|group| group.packed.clone()).unwrap_or_default();
+        let group = Group { key: group.key.clone(), packed };
+        self.groups.list.set(n as usize, Some(Arc::new(group)));
     }
 
     /// Loads many roles at once; [`TenantFacts::apply`] takes them one by one.
     pub fn set_roles(&mut self, roles: impl IntoIterator<Item = Role>) {
-        self.roles = roles.into_iter().map(|role| (role.id, Arc::new(role))).collect();
-        self.compile();
+        Arc::make_mut(&mut self.roles).change(roles, None);
     }
 
-    fn compile(&mut self) {
-        self.compiled =
-            self.roles.keys().map(|id| (*id, Arc::new(compile(&self.roles, *id)))).collect();
+    fn members_mut(&mut self, subject: SubjectId) -> &mut Members {
+        match subject {
+            SubjectId::User(_) => &mut self.users,
+            SubjectId::Service(_) => &mut self.services,
+        }
+    }
+
+    /// Changes what a member has; nothing for who is not there.
+    fn change_member(&mut self, subject: SubjectId, change: impl FnOnce(&mut MemberDraft)) {
+        self.members_mut(subject).change(subject.uuid().as_u128(), |draft| {
+            let mut draft = draft?;
+            change(&mut draft);
+            Some(draft)
+        });
+    }
+
+    fn replace_assignment(&mut self, before: Option<&Assignment>, after: Option<&Assignment>) {
+        let (before, after) = (before.map(|a| self.draft(a)), after.map(|a| self.draft(a)));
+        for (holder, draft, put) in
+            before.map(|(h, d)| (h, d, false)).into_iter().chain(after.map(|(h, d)| (h, d, true)))
+        {
+            let change = |drafts: &mut Vec<Draft>| {
+                if put {
+                    drafts.push(draft);
+                } else if let Some(at) = drafts.iter().position(|held| *held == draft) {
+                    drafts.swap_remove(at);
+                }
+            };
+            match holder {
+                Holder::Subject(subject) => {
+                    self.change_member(subject, |member| change(&mut member.grants));
+                }
+                Holder::Group(id) => self.change_group(id, change),
+            }
+        }
+    }
+
+    fn change_group(&mut self, id: GroupId, change: impl FnOnce(&mut Vec<Draft>)) {
+        let Some(group) = self.groups.get(id) else { return };
+        let (mut drafts, groups) = group.packed.drafts(group.packed.items());
+        change(&mut drafts);
+        let group = Group { key: group.key.clone(), packed: Packed::of(drafts, groups) };
+        if let Some(n) = self.groups.numbers.get(id.uuid().as_u128()) {
+            self.groups.list.set(n as usize, Some(Arc::new(group)));
+        }
+    }
+
+    fn draft(&mut self, assignment: &Assignment) -> (Holder, Draft) {
+        let (starts, ends) = dates(assignment.starts, assignment.ends);
+        let draft = Draft {
+            role: self.role_number(assignment.role),
+            workspace: self.workspace_number(assignment.workspace),
+            path: assignment.path.as_str().into(),
+            starts,
+            ends,
+        };
+        (assignment.holder, draft)
+    }
+
+    pub(super) fn role_number(&mut self, id: RoleId) -> u32 {
+        let known = self.roles.number(id);
+        known.unwrap_or_else(|| Arc::make_mut(&mut self.roles).refer(id))
+    }
+
+    pub(super) fn workspace_number(&mut self, id: Option<WorkspaceId>) -> u32 {
+        let Some(id) = id else { return TENANT };
+        let known = self.workspaces.numbers.get(id.uuid().as_u128());
+        known.unwrap_or_else(|| Arc::make_mut(&mut self.workspaces).refer(id))
+    }
+
+    pub(super) fn group_number(&mut self, id: GroupId) -> u32 {
+        self.groups.refer(id)
+    }
+
+    /// Adds what a group holds, all at once.
+    pub(super) fn fill_group(&mut self, n: u32, drafts: Vec<Draft>) {
+        if let Some(group) = self.groups.at(n) {
+            let group = Group { key: group.key.clone(), packed: Packed::of(drafts, Vec::new()) };
+            self.groups.list.set(n as usize, Some(Arc::new(group)));
+        }
     }
 }
 
-/// The closure of a role over its includes. Cycles are refused where roles are written, and harmless
-/// here.
-fn compile(roles: &HashMap<RoleId, Arc<Role>>, id: RoleId) -> CompiledRole {
-    let mut compiled = CompiledRole::default();
-    let mut seen = std::collections::HashSet::from([id]);
-    let mut pending = vec![id];
-    while let Some(role) = pending.pop().and_then(|id| roles.get(&id)) {
-        role.permissions.iter().for_each(|p| compiled.permissions.insert(p));
-        compiled.may_grant.extend(role.may_grant.iter().copied());
-        pending.extend(role.includes.iter().copied().filter(|id| seen.insert(*id)));
-    }
-    compiled
+/// Whether somebody counts as a member.
+#[must_use]
+pub(super) fn is_active(head: Head) -> bool {
+    head.status == MemberStatus::Active
 }

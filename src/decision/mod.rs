@@ -2,26 +2,40 @@
 //!
 //! Pure: no I/O, no async, no clock, no randomness. Nothing outside this folder knows the rules,
 //! and nothing in here knows where facts come from or how answers travel.
+//!
+//! Facts are compact: ids become small numbers ([`numbers`]), an assignment is eight bytes ([`packed`])
+//! in a leaf of a tree of members ([`members`]), and roles with all that they include are rows of bits
+//! ([`roles`]). A whole tenant is put together by [`Bulk`]; afterwards it changes one record at a time.
 
 mod authority;
+mod bulk;
 mod decide;
 mod explain;
 mod facts;
+mod lists;
+mod members;
+mod numbers;
+mod packed;
 mod permission;
 mod record;
 mod resource;
-mod who;
+mod roles;
 
 pub use authority::{Authority, Credential, Gift, Refusal};
+pub use bulk::{AssignmentRow, Bulk};
 pub use decide::{
-    Decision, Grounds, Question, Reason, SessionClaims, Subject, TenantNotLoaded, decide,
-    is_administrator, standing,
+    Decision, Question, Reason, SessionClaims, Subject, TenantNotLoaded, decide, is_administrator,
+    standing,
 };
 pub use explain::{Considered, Explanation, Flaw, explain};
-pub use facts::{
-    CompiledRole, Directory, Facts, GroupFacts, MemberFacts, TenantEntry, TenantFacts, Transition,
+pub use facts::{Directory, Facts, Holding, Map, TenantEntry, TenantFacts, Transition};
+pub use lists::{
+    Access, Scope, Subjects, There, Who, effective_permissions, scopes, subjects, who_may,
+    who_may_give,
 };
-pub use permission::{MAX_PERMISSION, Permission, PermissionError, PermissionSet, check_pattern};
+pub use permission::{
+    MAX_PERMISSION, Permission, PermissionError, PermissionSet, check_pattern, pattern_matches,
+};
 pub use record::*;
 pub use resource::{MAX_PAIRS, MAX_RESOURCE, Resource, ResourceError, path_covers, scope_text};
-pub use who::{Search, Who, who_may, who_may_give};
+pub use roles::{CompiledRole, Pool};

@@ -83,6 +83,15 @@ pub fn check_pattern(text: &str) -> Result<(), PermissionError> {
     if well_formed { Ok(()) } else { Err(PermissionError::Pattern) }
 }
 
+/// Whether `module.action`, `module.*` or `*` matches the permission.
+#[must_use]
+pub fn pattern_matches(pattern: &str, permission: Permission<'_>) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(stem) => permission.0.starts_with(stem),
+        None => pattern == permission.0,
+    }
+}
+
 /// What a list of patterns matches.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PermissionSet {
@@ -130,6 +139,17 @@ impl PermissionSet {
         !stem.is_empty()
             && (self.prefixes.iter().any(|p| stem.starts_with(&**p))
                 || self.exact.contains(pattern))
+    }
+
+    /// What both match.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Self {
+        let mut both = Self::default();
+        // Of two patterns either one covers the other, or nothing matches both.
+        for (a, b) in [(self, other), (other, self)] {
+            a.patterns().iter().filter(|p| b.covers(p)).for_each(|p| both.insert(p));
+        }
+        both
     }
 
     /// The patterns, sorted.

@@ -3,6 +3,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 use crate::ids::{
     ApiKeyId, AssignmentId, GroupId, Holder, InvitationId, Key, RoleId, ServiceAccountId,
@@ -72,7 +73,7 @@ pub enum Reach {
 pub struct Role {
     pub id: RoleId,
     pub key: Key,
-    pub permissions: Vec<String>,
+    pub permissions: Vec<SmolStr>,
     pub includes: Vec<RoleId>,
     pub reach: Reach,
     /// Roles that its holders may give although they do not hold all of them.

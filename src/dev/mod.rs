@@ -59,6 +59,8 @@ async fn serve(
     let server = Server::start(Settings {
         database,
         database_pool: 16,
+        facts_memory: 2 << 30,
+        warm_tenants: Vec::new(),
         listen: args.listen,
         admin_listen: args.admin_listen,
         keys: Keys::parse(&kept(&data_dir.join("secret.key"), Keys::generate)?)?,

@@ -25,7 +25,7 @@ pub async fn promises(change: &mut Change, invitation: &Invitation) -> Result<Ve
     let keys = sql::workspace_keys(change, invitation).await?;
     let mut promises = Vec::with_capacity(invitation.roles.len());
     for InvitedRole { role, workspace, path, starts, ends } in &invitation.roles {
-        let Some(role) = change.facts()?.roles.get(role).map(|role| Role::clone(role)) else {
+        let Some(role) = change.facts()?.role(*role).map(|role| Role::clone(role)) else {
             promises.push(Promise::Void(role.to_string()));
             continue;
         };

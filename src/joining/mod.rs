@@ -258,7 +258,7 @@ async fn join(
         match promise {
             Promise::Kept(role) => {
                 let facts = change.facts()?;
-                let compiled = facts.compiled.get(&role.role.id);
+                let compiled = facts.compiled(role.role.id);
                 administers |= role.scope.text.is_empty()
                     && role.ends.is_none()
                     && compiled.is_some_and(|c| c.permissions.matches(Permission::ADMINISTER));

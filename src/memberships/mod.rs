@@ -17,7 +17,7 @@ use crate::{
     edit::check_etag,
     error::{Error, Result},
     groups,
-    ids::{AssignmentId, Holder, SubjectId, UserId},
+    ids::{AssignmentId, GroupId, Holder, SubjectId, UserId},
     service_accounts,
     text::Email,
 };
@@ -285,8 +285,8 @@ pub async fn reactivate(change: &mut Change, user: UserId, etag: &str) -> Result
     let subject = SubjectId::User(user);
     assignments::require_gifts(change, Holder::Subject(subject)).await?;
     change.load(&[subject]).await?;
-    let groups = change.facts()?.members.get(&subject).map(|m| m.groups.clone());
-    for group in groups.unwrap_or_default() {
+    let groups: Vec<GroupId> = change.facts()?.groups_of(subject).collect();
+    for group in groups {
         assignments::require_gifts(change, Holder::Group(group)).await?;
     }
     let after = Membership { status: MemberStatus::Active, ..before.clone() };

@@ -5,18 +5,20 @@ mod remedy;
 mod rpc;
 mod sql;
 
+use std::collections::{HashMap, HashSet};
+
 use crate::{
     access::{Claim, Permit, authorise, permit},
     app::App,
     assignments::Shown,
     caller::Call,
     decision::{
-        Considered, Decision, Explanation, Facts, Flaw, Permission, Question, Reason, Resource,
-        SessionClaims, Subject, TenantNotLoaded, Time, decide, explain as explain_decision,
-        scope_text,
+        Considered, Decision, Explanation, Facts, Flaw, Holding, Permission, Question, Reason,
+        Resource, SessionClaims, Subject, TenantNotLoaded, Time, decide,
+        explain as explain_decision, scope_text,
     },
     error::{Error, Result},
-    ids::{Key, RoleId, SubjectId, TenantId},
+    ids::{AssignmentId, Holder, Key, RoleId, SubjectId, TenantId},
     secret::{self, Keys},
     text::Email,
 };
@@ -167,7 +169,7 @@ pub fn check_all(
 fn decide_asked(facts: &Facts, asked: &Asked<'_>, now: Time) -> Result<Decision, TenantNotLoaded> {
     match asked.question(facts, now) {
         Some(question) => decide(facts, &question),
-        None => Ok(Decision { reason: no_subject(facts, asked), grounds: None }),
+        None => Ok(Decision::because(no_subject(facts, asked))),
     }
 }
 
@@ -254,13 +256,14 @@ pub async fn explain(
     claim: &Claim,
     asked: &Asked<'_>,
 ) -> Result<Explained> {
-    let invited = match permit_known(app, call, claim).await? {
+    let permit = permit_known(app, call, claim).await?;
+    let invited = match &permit {
         Some(permit) => {
             let now = app.clock.now();
             match &asked.subject {
-                Named::Nobody(email) => sql::is_invited(&app.pool, &permit, email, now).await?,
+                Named::Nobody(email) => sql::is_invited(&app.pool, permit, email, now).await?,
                 Named::Id(SubjectId::User(user)) => {
-                    sql::is_person_invited(&app.pool, &permit, *user, now).await?
+                    sql::is_person_invited(&app.pool, permit, *user, now).await?
                 }
                 _ => false,
             }
@@ -268,81 +271,101 @@ pub async fn explain(
         None => false,
     };
     let now = app.clock.now();
+    let explanation = app.replica.ask(|facts| explanation(facts, asked, now)).await?;
+    let holders: HashSet<Holder> =
+        explanation.considered.iter().map(|considered| considered.holding.holder).collect();
+    let ids = match &permit {
+        Some(permit) if !holders.is_empty() => {
+            sql::assignments(&app.pool, permit, &holders).await?
+        }
+        _ => Ids::new(),
+    };
     app.replica
         .ask(|facts| match may_ask(facts, call, claim, now)? {
-            Ok(()) => explain_from(facts, asked, invited, now).map(Ok),
+            Ok(()) => explain_from(facts, asked, invited, &ids, now).map(Ok),
             Err(refusal) => Ok(Err(refusal)),
         })
         .await?
+}
+
+/// The ids of assignments by what they say, which the facts do without. One that was changed since the
+/// decision has none.
+type Ids = HashMap<Holding, AssignmentId>;
+
+fn explanation(
+    facts: &Facts,
+    asked: &Asked<'_>,
+    now: Time,
+) -> Result<Explanation, TenantNotLoaded> {
+    match asked.question(facts, now) {
+        Some(question) => explain_decision(facts, &question),
+        None => Ok(Explanation::of(Decision::because(no_subject(facts, asked)))),
+    }
 }
 
 fn explain_from(
     facts: &Facts,
     asked: &Asked<'_>,
     invited: bool,
+    ids: &Ids,
     now: Time,
 ) -> Result<Explained, TenantNotLoaded> {
+    let explanation = explanation(facts, asked, now)?;
     let question = asked.question(facts, now);
-    let explanation = match &question {
-        Some(question) => explain_decision(facts, question)?,
-        None => Explanation::of(Decision { reason: no_subject(facts, asked), grounds: None }),
-    };
     let allowed = explanation.decision.allowed();
     let considered = || explanation.considered.iter().filter(|_| !allowed);
     let remedies = if allowed {
         Vec::new()
     } else {
-        remedy::remedies(facts, asked, question.as_ref(), &explanation, invited, now)?
+        remedy::remedies(facts, asked, question.as_ref(), &explanation, invited, ids, now)?
     };
     Ok(Explained {
         reason: explanation.decision.reason,
         message: remedy::sentence(explanation.decision.reason, asked),
-        grounds: grounds(facts, &explanation),
-        considered: considered().take(MAX_CONSIDERED).map(|c| no_help(facts, c)).collect(),
+        grounds: grounds(facts, &explanation, ids),
+        considered: considered().take(MAX_CONSIDERED).map(|c| no_help(facts, c, ids)).collect(),
         considered_truncated: considered().count() > MAX_CONSIDERED,
         remedies,
         revision: facts.revision,
     })
 }
 
-fn grounds(facts: &Facts, explanation: &Explanation) -> Option<Grounds> {
-    let grounds = explanation.decision.grounds?;
-    let decided = |c: &&Considered| c.home == grounds.home && c.assignment.id == grounds.assignment;
-    let considered = explanation.considered.iter().find(decided)?;
+fn grounds(facts: &Facts, explanation: &Explanation, ids: &Ids) -> Option<Grounds> {
+    let grounds = explanation.grounds.as_ref()?;
     let path = explanation.include_path.iter();
     Some(Grounds {
-        assignment: shown(facts, considered),
+        assignment: shown(facts, grounds, ids),
         include_path: path.map(|id| role_key(facts, grounds.home, *id)).collect(),
         matched: explanation.matched.clone(),
         tenant: tenant_key(facts, grounds.home),
     })
 }
 
-fn no_help(facts: &Facts, considered: &Considered) -> NoHelp {
+fn no_help(facts: &Facts, considered: &Considered, ids: &Ids) -> NoHelp {
     NoHelp {
-        assignment: shown(facts, considered),
+        assignment: shown(facts, considered, ids),
         flaw: considered.flaw,
         tenant: tenant_key(facts, considered.home),
     }
 }
 
-fn shown(facts: &Facts, considered: &Considered) -> Shown {
-    let Considered { home, assignment, group, .. } = considered;
+fn shown(facts: &Facts, considered: &Considered, ids: &Ids) -> Shown {
+    let Considered { home, holding, group, .. } = considered;
     let tenant = facts.tenant(*home);
-    let workspace = assignment.workspace.and_then(|id| tenant?.workspace_keys.get(&id));
-    let group = group.and_then(|id| tenant?.groups.get(&id));
+    let workspace = holding.workspace.and_then(|id| tenant?.workspace_key(id));
+    let group = group.and_then(|id| tenant?.group_key(id));
     Shown {
-        id: Some(assignment.id),
-        role: role_key(facts, *home, assignment.role),
-        scope: scope_text(workspace.map(Key::as_str), &assignment.path),
-        starts: assignment.starts,
-        ends: assignment.ends,
-        group: group.map(|g| g.key.to_string()).unwrap_or_default(),
+        id: ids.get(holding).copied(),
+        role: role_key(facts, *home, holding.role),
+        scope: scope_text(workspace.map(Key::as_str), &holding.path),
+        starts: holding.starts,
+        ends: holding.ends,
+        group: group.map(ToString::to_string).unwrap_or_default(),
     }
 }
 
 fn role_key(facts: &Facts, home: TenantId, role: RoleId) -> String {
-    let role = facts.tenant(home).and_then(|tenant| tenant.roles.get(&role));
+    let role = facts.tenant(home).and_then(|tenant| tenant.role(role));
     role.map(|role| role.key.to_string()).unwrap_or_default()
 }
 

@@ -1,9 +1,9 @@
 //! What would turn a denial round, and who may do it.
 
-use super::{Asked, Named, role_key};
+use super::{Asked, Ids, Named, role_key};
 use crate::{
     decision::{
-        Explanation, Facts, Flaw, Permission, Question, Reason, Resource, Search, TenantNotLoaded,
+        Explanation, Facts, Flaw, Permission, Question, Reason, Resource, TenantNotLoaded, There,
         Time, Who, who_may, who_may_give,
     },
     ids::{AssignmentId, RoleId, SubjectId},
@@ -94,18 +94,15 @@ pub fn remedies(
     question: Option<&Question<'_>>,
     explanation: &Explanation,
     invited: bool,
+    ids: &Ids,
     now: Time,
 ) -> Result<Vec<Remedy>, TenantNotLoaded> {
     let reason = explanation.decision.reason;
-    let search = Search {
-        tenant: asked.tenant,
-        resource: asked.resource,
-        now,
-        except: question.map(|question| question.subject.id()),
-        limit: MAX_PEOPLE,
-    };
-    let on_tenant = Search { resource: Resource::TENANT, ..search };
-    let may = |permission| who_may(facts, &on_tenant, permission);
+    let there = There { tenant: asked.tenant, resource: asked.resource, now };
+    let on_tenant = There { resource: Resource::TENANT, ..there };
+    let subject = question.map(|question| question.subject.id());
+    let may = |permission| who_may(facts, &on_tenant, permission, subject, MAX_PEOPLE);
+    let givers = |roles: &[RoleId]| who_may_give(facts, &there, roles, subject, MAX_PEOPLE);
     let first = match reason {
         Reason::TenantUnknown | Reason::WorkspaceUnknown => {
             return Ok(vec![correct_name()]);
@@ -143,8 +140,8 @@ pub fn remedies(
     let mut remedies: Vec<Remedy> = first.into_iter().collect();
     // Reactivating alone does not help whom no assignment would then give it.
     if !explanation.considered.iter().any(|considered| considered.flaw.is_none()) {
-        remedies.extend(dated(facts, &search, explanation)?);
-        remedies.push(assign(facts, asked, &search, explanation)?);
+        remedies.extend(dated(facts, explanation, ids, givers)?);
+        remedies.push(assign(facts, asked, explanation, givers)?);
     }
     Ok(remedies)
 }
@@ -182,28 +179,28 @@ fn another_key() -> Remedy {
 /// Assignments that would give it at another time.
 fn dated(
     facts: &Facts,
-    search: &Search<'_>,
     explanation: &Explanation,
+    ids: &Ids,
+    givers: impl Fn(&[RoleId]) -> Result<Who, TenantNotLoaded>,
 ) -> Result<Vec<Remedy>, TenantNotLoaded> {
     let mut remedies = Vec::new();
     for considered in &explanation.considered {
-        let role = role_key(facts, considered.home, considered.assignment.role);
+        let role = role_key(facts, considered.home, considered.holding.role);
         let (kind, message) = match considered.flaw {
             Some(Flaw::Expired) => {
                 let message = format!("give the assignment of role `{role}` a later end");
                 (RemedyKind::ExtendAssignment, message)
             }
             Some(Flaw::NotStarted) => {
-                let starts = considered.assignment.starts.map(|at| at.to_rfc3339());
+                let starts = considered.holding.starts.map(|at| at.to_rfc3339());
                 let at = starts.unwrap_or_default();
                 let message = format!("wait until the assignment of role `{role}` starts, at {at}");
                 (RemedyKind::Wait, message)
             }
             _ => continue,
         };
-        let roles = [considered.assignment.role];
-        let who = who_may_give(facts, search, &roles)?;
-        let assignment = Some(considered.assignment.id);
+        let who = givers(&[considered.holding.role])?;
+        let assignment = ids.get(&considered.holding).copied();
         remedies.push(Remedy { assignment, ..Remedy::new(kind, message).by(who) });
         if remedies.len() == MAX_DATED {
             break;
@@ -215,8 +212,8 @@ fn dated(
 fn assign(
     facts: &Facts,
     asked: &Asked<'_>,
-    search: &Search<'_>,
     explanation: &Explanation,
+    givers: impl Fn(&[RoleId]) -> Result<Who, TenantNotLoaded>,
 ) -> Result<Remedy, TenantNotLoaded> {
     let roles: Vec<RoleId> = explanation.roles_that_allow.iter().take(MAX_ROLES).copied().collect();
     let Some(entry) = facts.directory.tenants.get(asked.tenant) else {
@@ -229,6 +226,6 @@ fn assign(
         [key] => format!("assign role `{key}` here"),
         [key, ..] => format!("assign one of the roles, the least is `{key}`"),
     };
-    let who = who_may_give(facts, search, &roles)?;
+    let who = givers(&roles)?;
     Ok(Remedy { roles: keys, ..Remedy::new(RemedyKind::AssignRole, message).by(who) })
 }

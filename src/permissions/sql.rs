@@ -1,13 +1,15 @@
 //! What a question about an address reads: who has it, and whether it was invited.
 
+use std::collections::{HashMap, HashSet};
+
 use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::{
     access::Permit,
-    decision::Time,
+    decision::{Holding, Time},
     error::Result,
-    ids::{TenantId, UserId},
+    ids::{AssignmentId, Holder, SubjectId, TenantId, UserId},
     text::Email,
 };
 
@@ -57,4 +59,48 @@ pub async fn is_person_invited(
     .fetch_optional(pool)
     .await?;
     Ok(found.is_some())
+}
+
+/// The assignments of these holders in the tenant and on the installation, by what they say.
+pub async fn assignments(
+    pool: &PgPool,
+    permit: &Permit,
+    holders: &HashSet<Holder>,
+) -> Result<HashMap<Holding, AssignmentId>> {
+    let subjects = || holders.iter().filter_map(|holder| holder.subject());
+    let users: Vec<Uuid> = subjects().filter_map(SubjectId::user).map(Into::into).collect();
+    let services: Vec<Uuid> = subjects().filter_map(SubjectId::service).map(Into::into).collect();
+    let groups: Vec<Uuid> =
+        holders.iter().filter_map(|holder| holder.group()).map(Into::into).collect();
+    let rows = sqlx::query!(
+        "select id, user_id, service_account_id, group_id, role_id, workspace_id, path, starts_at,
+                ends_at
+         from role_assignments
+         where tenant_id in ($1, $2)
+           and (user_id = any($3) or service_account_id = any($4) or group_id = any($5))",
+        permit.tenant() as TenantId,
+        TenantId::SYSTEM as TenantId,
+        &users,
+        &services,
+        &groups
+    )
+    .fetch_all(pool)
+    .await?;
+    let read = rows.into_iter().map(|row| {
+        let user = row.user_id.map(|id| Holder::Subject(SubjectId::User(id.into())));
+        let service =
+            row.service_account_id.map(|id| Holder::Subject(SubjectId::Service(id.into())));
+        // The table's check lets exactly one of the three be set.
+        let group = || Holder::Group(row.group_id.unwrap_or_default().into());
+        let holding = Holding {
+            holder: user.or(service).unwrap_or_else(group),
+            role: row.role_id.into(),
+            workspace: row.workspace_id.map(Into::into),
+            path: row.path.into(),
+            starts: row.starts_at,
+            ends: row.ends_at,
+        };
+        (holding, row.id.into())
+    });
+    Ok(read.collect())
 }

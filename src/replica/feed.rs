@@ -3,7 +3,7 @@
 //! operations can starve it.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -16,11 +16,11 @@ use secrecy::SecretString;
 use sqlx::{Connection, PgConnection};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-use super::{LOADS, Load, Loaded, Replica, load};
+use super::{LOADS, Load, Loaded, Replica, load, memory::Memory};
 use crate::{
     clock::Clock,
     db,
-    decision::{Facts, Record, Time, Transition},
+    decision::{Facts, Pool, Record, Time, Transition},
     error::{Error, Result},
     ids::TenantId,
 };
@@ -64,13 +64,21 @@ pub struct Feed {
     waiting: HashMap<TenantId, Vec<oneshot::Sender<Result<()>>>>,
     queue: std::collections::VecDeque<TenantId>,
     reading: usize,
+    /// Connections of readers that have nothing to read.
+    idle: Vec<PgConnection>,
+    memory: Memory,
+    /// What loaded tenants share.
+    pool: Pool,
     /// How many ended sessions are remembered before those that are over are forgotten.
     forget_at: usize,
     read: (mpsc::Sender<Reading>, mpsc::Receiver<Reading>),
 }
 
-/// What a reader brings back.
-type Reading = (TenantId, Result<Loaded, FeedError>);
+/// What a reader brings back, and the connection it used, for the next one.
+struct Reading {
+    tenant: TenantId,
+    loaded: Result<(Loaded, PgConnection), FeedError>,
+}
 
 #[derive(sqlx::FromRow)]
 struct EventRow {
@@ -94,7 +102,11 @@ impl Feed {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn start(url: SecretString, clock: Clock) -> Result<(Replica, Self), FeedError> {
+    pub async fn start(
+        url: SecretString,
+        clock: Clock,
+        budget: usize,
+    ) -> Result<(Replica, Self), FeedError> {
         let mut conn = db::connect(&url).await?;
         let initial = initial_facts(&mut conn, &clock).await?;
         let (applied, applied_out) = watch::channel(initial.revision);
@@ -121,6 +133,9 @@ impl Feed {
             waiting: HashMap::new(),
             queue: std::collections::VecDeque::new(),
             reading: 0,
+            idle: Vec::new(),
+            memory: Memory::new(budget),
+            pool: Pool::default(),
             forget_at: ENDED,
             read: mpsc::channel(READERS),
         };
@@ -139,10 +154,7 @@ impl Feed {
                     Some(load) => { self.enqueue(load); continue }
                     None => return,
                 },
-                Some((tenant, reading)) = self.read.1.recv() => {
-                    self.publish(tenant, reading).await;
-                    continue;
-                }
+                Some(reading) = self.read.1.recv() => { self.publish(reading).await; continue }
             }
             let followed = self.follow().await;
             match followed {
@@ -168,6 +180,8 @@ impl Feed {
             self.clock.follow(last.now);
             let mut facts = Facts::clone(&self.facts.load());
             apply(&mut facts, &rows)?;
+            let changed: HashSet<TenantId> = rows.iter().map(|row| row.tenant_id).collect();
+            changed.into_iter().for_each(|tenant| self.memory.weigh(&facts, tenant));
             let ended = facts.directory.ended_sessions.len();
             if ended > self.forget_at {
                 facts.directory.forget_ended(self.clock.now());
@@ -203,19 +217,23 @@ impl Feed {
             && let Some(tenant) = self.queue.pop_front()
         {
             self.reading += 1;
-            let (url, done) = (self.url.clone(), self.read.0.clone());
+            let (url, done, idle) = (self.url.clone(), self.read.0.clone(), self.idle.pop());
             tokio::spawn(async move {
-                let reading = read_tenant(&url, tenant).await;
-                let _ = done.send((tenant, reading)).await;
+                let loaded = read_tenant(&url, idle, tenant).await;
+                let _ = done.send(Reading { tenant, loaded }).await;
             });
         }
     }
 
     /// Brings what a reader read to the revision of the facts, and puts it there.
-    async fn publish(&mut self, tenant: TenantId, reading: Result<Loaded, FeedError>) {
+    async fn publish(&mut self, reading: Reading) {
+        let Reading { tenant, loaded } = reading;
         self.reading -= 1;
-        let published = match reading {
-            Ok(loaded) => self.merge(loaded).await,
+        let published = match loaded {
+            Ok((loaded, conn)) => {
+                self.idle.push(conn);
+                self.merge(loaded).await
+            }
             Err(error) => Err(error),
         };
         if let Err(error) = &published {
@@ -259,7 +277,11 @@ impl Feed {
             }
         }
         let mut facts = Facts::clone(&self.facts.load());
+        loaded.facts.share(&mut self.pool);
+        loaded.facts.ask(self.clock.now());
         facts.insert_tenant(loaded.facts);
+        self.memory.weigh(&facts, id);
+        self.memory.make_room(&mut facts, id);
         self.facts.store(Arc::new(facts));
         Ok(())
     }
@@ -315,15 +337,29 @@ async fn readable(conn: &mut PgConnection) -> Result<(), FeedError> {
     }
 }
 
-async fn read_tenant(url: &SecretString, tenant: TenantId) -> Result<Loaded, FeedError> {
+async fn read_tenant(
+    url: &SecretString,
+    idle: Option<PgConnection>,
+    tenant: TenantId,
+) -> Result<(Loaded, PgConnection), FeedError> {
+    if let Some(mut conn) = idle {
+        match read_with(&mut conn, tenant).await {
+            // It may have been lost while it was idle: once more, with a new one.
+            Err(FeedError::Database(_)) => {}
+            read => return Ok((read?, conn)),
+        }
+    }
     let mut conn = db::connect(url).await?;
+    Ok((read_with(&mut conn, tenant).await?, conn))
+}
+
+async fn read_with(conn: &mut PgConnection, tenant: TenantId) -> Result<Loaded, FeedError> {
     let mut tx = conn.begin_with("begin isolation level repeatable read, read only").await?;
     // First the revision: it fixes the snapshot, so that nothing read later is newer than it says.
     let revision = load::revision(&mut tx).await?;
     readable(&mut tx).await?;
     let facts = load::tenant(&mut tx, tenant).await?;
     tx.commit().await?;
-    conn.close().await?;
     Ok(Loaded { facts, revision })
 }
 

@@ -2,14 +2,15 @@
 //! change is authorised by. Both through the same rows.
 
 use futures::TryStreamExt;
+use smol_str::SmolStr;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{
     decision::{
-        Account, ApiKey, Assignment, Directory, Group, GroupMember, Member, MemberKind,
-        MemberStatus, Reach, Record, Role, SessionEnd, Tenant, TenantFacts, TenantStatus, Time,
-        Transition, Workspace,
+        Account, ApiKey, AssignmentRow, Bulk, Directory, Group, Member, MemberKind, MemberStatus,
+        Reach, Record, Role, SessionEnd, Tenant, TenantFacts, TenantStatus, Time, Transition,
+        Workspace,
     },
     ids::{Holder, Key, SubjectId, TenantId},
 };
@@ -117,8 +118,8 @@ pub async fn api_keys(
 /// # Errors
 /// When the database does not answer or holds a row that cannot be.
 pub async fn tenant(conn: &mut PgConnection, id: TenantId) -> sqlx::Result<TenantFacts> {
-    let mut facts = TenantFacts::new(id);
-    facts.set_roles(roles(conn, id).await?);
+    let mut bulk = Bulk::new(TenantFacts::new(id));
+    bulk.roles(roles(conn, id).await?);
     let workspaces = sqlx::query!(
         r#"select id, key from workspaces where tenant_id = $1 and deleted_at is null"#,
         id as TenantId
@@ -126,13 +127,12 @@ pub async fn tenant(conn: &mut PgConnection, id: TenantId) -> sqlx::Result<Tenan
     .fetch_all(&mut *conn)
     .await?;
     for row in workspaces {
-        let workspace = Workspace { id: row.id.into(), key: key(row.key)? };
-        facts.apply(None, Some(&Record::Workspace(workspace)));
+        bulk.workspace(&Workspace { id: row.id.into(), key: key(row.key)? });
     }
-    members(conn, &mut facts, None).await?;
-    groups(conn, &mut facts, None).await?;
-    assignments(conn, &mut facts, None).await?;
-    Ok(facts)
+    members(conn, &mut bulk, None).await?;
+    groups(conn, &mut bulk, None).await?;
+    assignments(conn, &mut bulk, None).await?;
+    Ok(bulk.finish())
 }
 
 /// What decides about a few subjects, and the workspaces with these keys.
@@ -145,8 +145,8 @@ pub async fn slice(
     subjects: &[SubjectId],
     workspaces: &[String],
 ) -> sqlx::Result<TenantFacts> {
-    let mut facts = TenantFacts::new(id);
-    facts.set_roles(roles(conn, id).await?);
+    let mut bulk = Bulk::new(TenantFacts::new(id));
+    bulk.roles(roles(conn, id).await?);
     if !workspaces.is_empty() {
         let rows = sqlx::query!(
             r#"select id, key from workspaces
@@ -157,12 +157,10 @@ pub async fn slice(
         .fetch_all(&mut *conn)
         .await?;
         for row in rows {
-            let workspace = Workspace { id: row.id.into(), key: key(row.key)? };
-            facts.apply(None, Some(&Record::Workspace(workspace)));
+            bulk.workspace(&Workspace { id: row.id.into(), key: key(row.key)? });
         }
     }
-    add_subjects(conn, &mut facts, subjects).await?;
-    Ok(facts)
+    add_subjects(conn, bulk.finish(), subjects).await
 }
 
 /// Adds subjects to a slice.
@@ -171,17 +169,18 @@ pub async fn slice(
 /// When the database does not answer or holds a row that cannot be.
 pub async fn add_subjects(
     conn: &mut PgConnection,
-    facts: &mut TenantFacts,
+    slice: TenantFacts,
     subjects: &[SubjectId],
-) -> sqlx::Result<()> {
-    let missing = subjects.iter().filter(|s| !facts.members.contains_key(*s)).copied();
-    let few = Few::of(missing);
+) -> sqlx::Result<TenantFacts> {
+    let few = Few::of(subjects.iter().filter(|s| slice.member(**s).is_none()).copied());
     if few.users.is_empty() && few.services.is_empty() {
-        return Ok(());
+        return Ok(slice);
     }
-    members(conn, facts, Some(&few)).await?;
-    groups(conn, facts, Some(&few)).await?;
-    assignments(conn, facts, Some(&few)).await
+    let mut bulk = Bulk::new(slice);
+    members(conn, &mut bulk, Some(&few)).await?;
+    let groups = groups(conn, &mut bulk, Some(&few)).await?;
+    assignments(conn, &mut bulk, Some((&few, &groups))).await?;
+    Ok(bulk.finish())
 }
 
 /// The subjects of a slice.
@@ -216,7 +215,7 @@ async fn roles(conn: &mut PgConnection, tenant: TenantId) -> sqlx::Result<Vec<Ro
         Ok(Role {
             id: row.id.into(),
             key: key(row.key)?,
-            permissions: row.permissions,
+            permissions: row.permissions.iter().map(SmolStr::new).collect(),
             includes: row.includes.into_iter().map(Into::into).collect(),
             reach: row.reach,
             may_grant: row.may_grant.into_iter().map(Into::into).collect(),
@@ -235,25 +234,20 @@ struct MemberRow {
     epoch: i32,
 }
 
-async fn members(
-    conn: &mut PgConnection,
-    facts: &mut TenantFacts,
-    few: Option<&Few>,
-) -> sqlx::Result<()> {
+async fn members(conn: &mut PgConnection, bulk: &mut Bulk, few: Option<&Few>) -> sqlx::Result<()> {
     macro_rules! read {
         ($sql:literal, $subject:expr, $($arg:expr),*) => {{
             let mut rows = sqlx::query_as!(MemberRow, $sql, $($arg),*).fetch(&mut *conn);
             while let Some(row) = rows.try_next().await? {
                 let subject = $subject(row.id);
-                let member =
-                    Member { subject, kind: row.kind, status: row.status, epoch: row.epoch };
-                facts.apply(None, Some(&Record::Member(member)));
+                let MemberRow { kind, status, epoch, .. } = row;
+                bulk.member(Member { subject, kind, status, epoch });
             }
         }};
     }
     let user = |id: Uuid| SubjectId::User(id.into());
     let service = |id: Uuid| SubjectId::Service(id.into());
-    let tenant = facts.id;
+    let tenant = bulk.tenant();
     match few {
         None => {
             read!(
@@ -289,11 +283,12 @@ async fn members(
     Ok(())
 }
 
+/// Returns the ids of the groups.
 async fn groups(
     conn: &mut PgConnection,
-    facts: &mut TenantFacts,
+    bulk: &mut Bulk,
     few: Option<&Few>,
-) -> sqlx::Result<()> {
+) -> sqlx::Result<Vec<Uuid>> {
     struct GroupRow {
         id: Uuid,
         key: String,
@@ -302,7 +297,7 @@ async fn groups(
         group_id: Uuid,
         user_id: Uuid,
     }
-    let id = facts.id;
+    let id = bulk.tenant();
     let (groups, joined) = match few {
         None => (
             sqlx::query_as!(
@@ -342,19 +337,17 @@ async fn groups(
             .await?,
         ),
     };
+    let ids = groups.iter().map(|row| row.id).collect();
     for row in groups {
-        let group = Group { id: row.id.into(), key: key(row.key)? };
-        facts.apply(None, Some(&Record::Group(group)));
+        bulk.group(&Group { id: row.id.into(), key: key(row.key)? });
     }
     for row in joined {
-        let joined = GroupMember { group: row.group_id.into(), user: row.user_id.into() };
-        facts.apply(None, Some(&Record::GroupMember(joined)));
+        bulk.joined(row.user_id.into(), row.group_id.into());
     }
-    Ok(())
+    Ok(ids)
 }
 
-struct AssignmentRow {
-    id: Uuid,
+struct HeldRow {
     user_id: Option<Uuid>,
     service_account_id: Option<Uuid>,
     group_id: Option<Uuid>,
@@ -367,74 +360,67 @@ struct AssignmentRow {
 
 async fn assignments(
     conn: &mut PgConnection,
-    facts: &mut TenantFacts,
-    few: Option<&Few>,
+    bulk: &mut Bulk,
+    few: Option<(&Few, &[Uuid])>,
 ) -> sqlx::Result<()> {
     macro_rules! read {
         ($sql:literal, $($arg:expr),*) => {{
-            let mut rows = sqlx::query_as!(AssignmentRow, $sql, $($arg),*).fetch(&mut *conn);
+            let mut rows = sqlx::query_as!(HeldRow, $sql, $($arg),*).fetch(&mut *conn);
             while let Some(row) = rows.try_next().await? {
-                facts.apply(None, Some(&Record::Assignment(row.into())));
+                bulk.assignment(&row.read());
             }
         }};
     }
-    let tenant = facts.id;
+    let tenant = bulk.tenant();
     match few {
         None => read!(
-            "select id, user_id, service_account_id, group_id, role_id, workspace_id, path,
+            "select user_id, service_account_id, group_id, role_id, workspace_id, path,
                     starts_at, ends_at
              from role_assignments where tenant_id = $1",
             tenant as TenantId
         ),
-        Some(few) => {
+        Some((few, groups)) => {
             read!(
-                "select id, user_id, service_account_id, group_id, role_id, workspace_id, path,
+                "select user_id, service_account_id, group_id, role_id, workspace_id, path,
                         starts_at, ends_at
                  from role_assignments where tenant_id = $1 and user_id = any($2)",
                 tenant as TenantId,
                 &few.users
             );
             read!(
-                "select id, user_id, service_account_id, group_id, role_id, workspace_id, path,
+                "select user_id, service_account_id, group_id, role_id, workspace_id, path,
                         starts_at, ends_at
                  from role_assignments where tenant_id = $1 and service_account_id = any($2)",
                 tenant as TenantId,
                 &few.services
             );
-            let groups: Vec<Uuid> = facts
-                .groups
-                .iter()
-                .filter(|(_, group)| group.assignments.is_empty())
-                .map(|(id, _)| id.uuid())
-                .collect();
             read!(
-                "select id, user_id, service_account_id, group_id, role_id, workspace_id, path,
+                "select user_id, service_account_id, group_id, role_id, workspace_id, path,
                         starts_at, ends_at
                  from role_assignments where tenant_id = $1 and group_id = any($2)",
                 tenant as TenantId,
-                &groups
+                groups
             );
         }
     }
     Ok(())
 }
 
-impl From<AssignmentRow> for Assignment {
-    fn from(row: AssignmentRow) -> Self {
-        let holder = match (row.user_id, row.service_account_id, row.group_id) {
+impl HeldRow {
+    fn read(&self) -> AssignmentRow<'_> {
+        let holder = match (self.user_id, self.service_account_id, self.group_id) {
             (Some(user), ..) => Holder::Subject(SubjectId::User(user.into())),
             (_, Some(service), _) => Holder::Subject(SubjectId::Service(service.into())),
             // The table's check lets exactly one of the three be set.
             (.., group) => Holder::Group(group.unwrap_or_default().into()),
         };
-        Self {
-            id: row.id.into(),
+        AssignmentRow {
             holder,
-            role: row.role_id.into(),
-            workspace: row.workspace_id.map(Into::into),
-            path: row.path,
-            starts: row.starts_at,
-            ends: row.ends_at,
+            role: self.role_id.into(),
+            workspace: self.workspace_id.map(Into::into),
+            path: &self.path,
+            starts: self.starts_at,
+            ends: self.ends_at,
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod feed;
 pub mod load;
+mod memory;
 mod tail;
 
 use std::{
@@ -80,6 +81,18 @@ impl Replica {
                 Err(TenantNotLoaded(tenant)) => self.load(tenant).await?,
             }
         }
+    }
+
+    /// Loads tenants before anybody asks.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` for a tenant that does not exist; `UNAVAILABLE` when one cannot be loaded in time.
+    pub async fn warm(&self, tenants: &[String]) -> Result<()> {
+        for key in tenants {
+            let entry = self.facts().directory.tenants.get(key.as_str()).map(|entry| entry.id);
+            self.load(entry.ok_or_else(|| Error::not_found("tenant", key))?).await?;
+        }
+        Ok(())
     }
 
     async fn load(&self, tenant: TenantId) -> Result<()> {

@@ -7,6 +7,8 @@ use super::{
     Role, Shown, compiled, created, require_all_of, require_room, rewrite, sql,
     templates::{self, Sector, Template},
 };
+use smol_str::SmolStr;
+
 use crate::{
     change::Change,
     decision::{self, Record},
@@ -94,7 +96,7 @@ fn require_each(change: &Change, roles: &[Role]) -> Result<()> {
     for role in roles {
         with_all.apply(None, Some(&Record::Role(role.facts.clone())));
     }
-    let mut closures = roles.iter().filter_map(|role| with_all.compiled.get(&role.facts.id));
+    let mut closures = roles.iter().filter_map(|role| with_all.compiled(role.facts.id));
     closures.try_for_each(|closure| require_all_of(change, closure))
 }
 
@@ -123,9 +125,9 @@ fn plan(
     language: &str,
     shipped: &[Template],
 ) -> Result<Vec<Role>> {
-    let roles = &change.facts()?.roles;
+    let facts = change.facts()?;
     let mut ids: HashMap<&str, RoleId> =
-        roles.values().map(|role| (role.key.as_str(), role.id)).collect();
+        facts.roles().map(|role| (role.key.as_str(), role.id)).collect();
     let missing: Vec<&Template> =
         shipped.iter().filter(|template| !ids.contains_key(template.key.as_str())).collect();
     for template in &missing {
@@ -145,7 +147,7 @@ fn plan(
             facts: decision::Role {
                 id: id(&shipped.key)?,
                 key: key_of(&shipped.key)?,
-                permissions: shipped.permissions.clone(),
+                permissions: shipped.permissions.iter().map(SmolStr::new).collect(),
                 includes: all(&shipped.includes)?,
                 reach: shipped.reach,
                 may_grant: all(&shipped.may_grant)?,
@@ -180,14 +182,11 @@ async fn write(change: &mut Change, roles: &[Role]) -> Result<()> {
 }
 
 fn find(change: &Change, key: &str) -> Result<Option<Key>> {
-    let roles = change.facts()?.roles.values();
-    Ok(roles.map(|role| &role.key).find(|found| found.as_str() == key).cloned())
+    Ok(change.facts()?.role_named(key).map(|role| role.key.clone()))
 }
 
 fn id_of(change: &Change, key: &str) -> Result<RoleId> {
-    let mut roles = change.facts()?.roles.values();
-    let role = roles.find(|role| role.key.as_str() == key);
-    role.map(|role| role.id).ok_or_else(|| Error::not_found("role", key))
+    change.facts()?.role_named(key).map(|role| role.id).ok_or_else(|| Error::not_found("role", key))
 }
 
 fn key_of(text: &str) -> Result<Key> {

@@ -8,6 +8,8 @@ pub mod templates;
 
 use std::collections::BTreeMap;
 
+use smol_str::SmolStr;
+
 use crate::{
     assignments, catalogue,
     change::{Change, Event, Scope},
@@ -69,12 +71,12 @@ pub struct NewRole {
 /// caller.
 pub async fn create(change: &mut Change, new: NewRole) -> Result<Shown> {
     require_room(change, 1)?;
-    catalogue::require_known(change, &new.permissions, &[], templates::modules()).await?;
+    catalogue::require_known(change, &new.permissions, &[""; 0], templates::modules()).await?;
     let role = Role {
         facts: decision::Role {
             id: change.id()?,
             key: new.key,
-            permissions: sorted(new.permissions),
+            permissions: sorted(&new.permissions),
             includes: named(change, &new.includes)?,
             reach: new.reach,
             may_grant: named(change, &new.may_grant)?,
@@ -135,7 +137,7 @@ pub async fn update(change: &mut Change, edit: RoleEdit) -> Result<Shown> {
     if let Some(permissions) = edit.permissions {
         let had = &before.facts.permissions;
         catalogue::require_known(change, &permissions, had, templates::modules()).await?;
-        facts.permissions = sorted(permissions);
+        facts.permissions = sorted(&permissions);
     }
     if let Some(includes) = &edit.includes {
         facts.includes = named(change, includes)?;
@@ -189,7 +191,7 @@ pub async fn delete(change: &mut Change, key: &str, etag: &str) -> Result<()> {
     require_all_of(change, &compiled(change, &role.facts)?)?;
     require_unused(change, &role.facts).await?;
     let id = role.facts.id;
-    let givers = change.facts()?.roles.values().filter(|giver| giver.may_grant.contains(&id));
+    let givers = change.facts()?.roles().filter(|giver| giver.may_grant.contains(&id));
     let givers: Vec<Key> =
         givers.filter(|giver| giver.id != id).map(|giver| giver.key.clone()).collect();
     for giver in givers {
@@ -205,7 +207,7 @@ pub async fn delete(change: &mut Change, key: &str, etag: &str) -> Result<()> {
 async fn require_unused(change: &mut Change, role: &decision::Role) -> Result<()> {
     let assigned = assignments::count_of_role(change, role.id).await?;
     let invited = sql::count_invited(change, role.id).await?;
-    let roles = change.facts()?.roles.values();
+    let roles = change.facts()?.roles();
     let included = roles.filter(|other| other.includes.contains(&role.id)).count();
     let mut uses = Vec::new();
     if assigned > 0 {
@@ -239,7 +241,7 @@ fn require_unlocked(role: &Role) -> Result<()> {
 }
 
 fn require_room(change: &Change, more: usize) -> Result<()> {
-    if change.facts()?.roles.len() + more <= MAX_ROLES {
+    if change.facts()?.roles().count() + more <= MAX_ROLES {
         return Ok(());
     }
     let tenant = &change.tenant().key;
@@ -248,19 +250,19 @@ fn require_room(change: &Change, more: usize) -> Result<()> {
 }
 
 /// Each once.
-fn sorted(mut permissions: Vec<String>) -> Vec<String> {
-    permissions.sort_unstable();
-    permissions.dedup();
-    permissions
+fn sorted(permissions: &[String]) -> Vec<SmolStr> {
+    let mut words: Vec<SmolStr> = permissions.iter().map(SmolStr::new).collect();
+    words.sort_unstable();
+    words.dedup();
+    words
 }
 
 /// The ids of the roles with these keys, each once.
 fn named(change: &Change, keys: &[String]) -> Result<Vec<RoleId>> {
-    let roles = &change.facts()?.roles;
+    let facts = change.facts()?;
     let mut ids = Vec::with_capacity(keys.len());
     for key in keys {
-        let role = roles.values().find(|role| role.key.as_str() == key);
-        ids.push(role.ok_or_else(|| unknown(key))?.id);
+        ids.push(facts.role_named(key).ok_or_else(|| unknown(key))?.id);
     }
     ids.sort_unstable();
     ids.dedup();
@@ -272,8 +274,7 @@ fn named(change: &Change, keys: &[String]) -> Result<Vec<RoleId>> {
 fn compiled(change: &Change, role: &decision::Role) -> Result<CompiledRole> {
     let mut facts = change.facts()?.clone();
     facts.apply(None, Some(&Record::Role(role.clone())));
-    let compiled = facts.compiled.get(&role.id);
-    Ok(compiled.map(|c| CompiledRole::clone(c)).unwrap_or_default())
+    Ok(facts.compiled(role.id).cloned().unwrap_or_default())
 }
 
 /// Refuses unless the caller holds all that the role gives, and may give all that its holders may.
@@ -282,13 +283,13 @@ fn require_all_of(change: &Change, role: &CompiledRole) -> Result<()> {
     let tenant = Scope { workspace: None, path: String::new(), text: String::new() };
     let mut grantable = role.may_grant.iter().filter(|id| {
         // A role that is made in this change gives nothing that was not asked for already.
-        change.facts().is_ok_and(|facts| facts.roles.contains_key(*id))
+        change.facts().is_ok_and(|facts| facts.role(**id).is_some())
     });
     grantable.try_for_each(|id| change.require_gift(*id, &tenant, None))
 }
 
 fn require_no_circle(change: &Change, role: &decision::Role) -> Result<()> {
-    let roles = &change.facts()?.roles;
+    let facts = change.facts()?;
     let mut seen = std::collections::HashSet::new();
     let mut pending = role.includes.clone();
     while let Some(id) = pending.pop() {
@@ -298,7 +299,7 @@ fn require_no_circle(change: &Change, role: &decision::Role) -> Result<()> {
             return Err(Error::invalid("includes", wanted));
         }
         if seen.insert(id) {
-            pending.extend(roles.get(&id).iter().flat_map(|included| &included.includes));
+            pending.extend(facts.role(id).into_iter().flat_map(|included| &included.includes));
         }
     }
     Ok(())

@@ -289,7 +289,7 @@ impl From<Shown> for pb::Role {
             key: role.facts.key.to_string(),
             display_names: role.display_names,
             description: role.description,
-            permissions: role.facts.permissions,
+            permissions: role.facts.permissions.iter().map(ToString::to_string).collect(),
             includes,
             reach: written(role.facts.reach),
             may_grant,

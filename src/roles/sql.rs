@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use smol_str::SmolStr;
 use sqlx::{PgExecutor, PgPool, types::Json};
 use uuid::Uuid;
 
@@ -44,7 +45,7 @@ impl TryFrom<Row> for Shown {
         let facts = decision::Role {
             id: row.id.into(),
             key: key(row.key)?,
-            permissions: row.permissions,
+            permissions: row.permissions.iter().map(SmolStr::new).collect(),
             includes: row.includes.into_iter().map(Into::into).collect(),
             reach: row.reach,
             may_grant: row.may_grant.into_iter().map(Into::into).collect(),
@@ -136,6 +137,10 @@ pub async fn list(
     read(pool, permit.tenant(), None, after.unwrap_or_default(), limit).await
 }
 
+fn words(role: &decision::Role) -> Vec<String> {
+    role.permissions.iter().map(ToString::to_string).collect()
+}
+
 pub async fn insert(change: &mut Change, new: &Role) -> Result<()> {
     let tenant = change.tenant().id;
     sqlx::query!(
@@ -148,7 +153,7 @@ pub async fn insert(change: &mut Change, new: &Role) -> Result<()> {
         new.facts.key.as_str(),
         Json(&new.display_names) as _,
         new.description,
-        &new.facts.permissions,
+        &words(&new.facts),
         new.facts.reach as Reach,
         new.facts.exclusive_set.as_ref().map(Key::as_str),
         new.facts.max_duration_seconds,
@@ -180,7 +185,7 @@ pub async fn update(change: &mut Change, after: &Role) -> Result<()> {
         after.facts.id as RoleId,
         Json(&after.display_names) as _,
         after.description,
-        &after.facts.permissions,
+        &words(&after.facts),
         after.facts.reach as Reach,
         after.facts.exclusive_set.as_ref().map(Key::as_str),
         after.facts.max_duration_seconds,

@@ -130,9 +130,7 @@ pub async fn appoint(change: &mut Change, user: UserId) -> Result<()> {
 }
 
 fn role(change: &Change, key: &str) -> Result<RoleId> {
-    let mut roles = change.facts()?.roles.values();
-    let role = roles.find(|role| role.key.as_str() == key);
-    role.map(|role| role.id).ok_or_else(|| Error::not_found("role", key))
+    change.facts()?.role_named(key).map(|role| role.id).ok_or_else(|| Error::not_found("role", key))
 }
 
 /// Which tenants to list.
@@ -191,7 +189,7 @@ pub async fn set_default_role(change: &mut Change, role: RoleId) -> Result<Tenan
         return Ok(before);
     }
     require_gift(change, role)?;
-    let key = change.facts()?.roles.get(&role).map(|role| role.key.to_string());
+    let key = change.facts()?.role(role).map(|role| role.key.to_string());
     let (default_role, default_role_key) = (Some(role), key.unwrap_or_default());
     let after = Tenant { default_role, default_role_key, ..before.clone() };
     rewrite(change, "tenant.updated", before, after).await

@@ -168,9 +168,7 @@ async fn add_administrators(app: &App, tenant: Option<pb::Tenant>) -> Result<Opt
     let Some(id) = id.filter(|id| *id != TenantId::SYSTEM) else { return Ok(Some(tenant)) };
     let found = |facts: &Facts| facts.tenant(id).cloned().ok_or(TenantNotLoaded(id));
     let administering = |facts: &TenantFacts| -> Vec<Uuid> {
-        let roles = facts.compiled.iter();
-        let roles = roles.filter(|(_, role)| role.permissions.matches(Permission::ADMINISTER));
-        roles.map(|(id, _)| RoleId::uuid(*id)).collect()
+        facts.roles_matching(Permission::ADMINISTER).map(RoleId::uuid).collect()
     };
     let roles = app.replica.ask(|facts| Ok(administering(&*found(facts)?))).await?;
     let holders = sql::holders(&app.pool, id, &roles).await?;

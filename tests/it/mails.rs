@@ -85,6 +85,8 @@ async fn serve(url: String) -> (Server, Api) {
     let settings = Settings {
         database: database().await,
         database_pool: 8,
+        facts_memory: 1 << 30,
+        warm_tenants: Vec::new(),
         listen: "127.0.0.1:0".parse().unwrap(),
         admin_listen: "127.0.0.1:0".parse().unwrap(),
         keys: Keys::parse(&Keys::generate().unwrap()).unwrap(),

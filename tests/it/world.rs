@@ -199,6 +199,8 @@ pub async fn serve(
     let settings = Settings {
         database: database.clone(),
         database_pool: 8,
+        facts_memory: 1 << 30,
+        warm_tenants: Vec::new(),
         listen: "127.0.0.1:0".parse().unwrap(),
         admin_listen: "127.0.0.1:0".parse().unwrap(),
         keys: Keys::parse(keys).unwrap(),

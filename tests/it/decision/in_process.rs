@@ -36,9 +36,9 @@ impl Builder {
             TenantStatus::Pending => d::TenantStatus::Pending,
             TenantStatus::Suspended => d::TenantStatus::Suspended,
         };
-        self.facts.insert_tenant(TenantFacts::new(id));
         let key = key.parse().unwrap();
         self.put(id, Record::Tenant(d::Tenant { id, key, status, default_role: None }));
+        self.facts.insert_tenant(TenantFacts::new(id));
         let shipped = templates::builtin(id == TenantId::SYSTEM).iter();
         let sectors = world.sectors.iter().flat_map(|s| &templates::sector(s).unwrap().roles);
         for template in shipped.chain(sectors) {
@@ -77,7 +77,7 @@ impl Builder {
         let record = d::Role {
             id: self.id(&format!("{tenant}/role/{}", role.key)),
             key: role.key.parse().unwrap(),
-            permissions: role.permissions.clone(),
+            permissions: role.permissions.iter().map(Into::into).collect(),
             includes,
             reach: match role.reach.as_str() {
                 "here" => d::Reach::Here,

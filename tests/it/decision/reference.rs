@@ -130,7 +130,7 @@ fn time(at: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_800_000_000, 0).unwrap() + TimeDelta::seconds(at)
 }
 
-fn facts(world: &World) -> Facts {
+fn facts(world: &World, follow: bool) -> Facts {
     let mut facts = Facts::default();
     let mut put = |tenant: TenantId, record: Record| {
         facts.apply(&Transition { tenant, before: None, after: Some(record) });
@@ -146,20 +146,25 @@ fn facts(world: &World) -> Facts {
         put(TenantId::SYSTEM, Record::Account(account));
     }
     for tenant in [TenantId::SYSTEM, TENANT] {
-        let loaded = tenant_facts(world, tenant);
-        facts.insert_tenant(loaded);
+        let records = records(world, tenant);
+        facts.insert_tenant(if follow {
+            followed(&records, tenant)
+        } else {
+            loaded(&records, tenant)
+        });
     }
     facts
 }
 
-fn tenant_facts(world: &World, tenant: TenantId) -> TenantFacts {
-    let mut facts = TenantFacts::new(tenant);
-    let mut put = |record: Record| facts.apply(None, Some(&record));
+/// The rows of a tenant, in an order in which they could have come about.
+fn records(world: &World, tenant: TenantId) -> Vec<Record> {
+    let mut records = Vec::new();
+    let mut put = |record: Record| records.push(record);
     for (n, role) in world.roles.iter().enumerate() {
         put(Record::Role(d::Role {
             id: id(2, n),
             key: format!("r{n}").parse().unwrap(),
-            permissions: role.permissions.iter().map(ToString::to_string).collect(),
+            permissions: role.permissions.iter().map(|p| (*p).into()).collect(),
             includes: role.includes.iter().map(|i| id(2, usize::from(*i))).collect(),
             reach: [d::Reach::Here, d::Reach::Joined, d::Reach::Everywhere]
                 [usize::from(role.reach)],
@@ -210,7 +215,51 @@ fn tenant_facts(world: &World, tenant: TenantId) -> TenantFacts {
             ends: a.ends.map(time),
         }));
     }
+    records
+}
+
+/// Facts that followed the events of their records.
+fn followed(records: &[Record], tenant: TenantId) -> TenantFacts {
+    let mut facts = TenantFacts::new(tenant);
+    records.iter().for_each(|record| facts.apply(None, Some(record)));
     facts
+}
+
+/// Facts that were loaded from rows, in another order.
+fn loaded(records: &[Record], tenant: TenantId) -> TenantFacts {
+    let mut bulk = d::Bulk::new(TenantFacts::new(tenant));
+    bulk.roles(records.iter().filter_map(|record| match record {
+        Record::Role(role) => Some(role.clone()),
+        _ => None,
+    }));
+    for record in records.iter().rev() {
+        match record {
+            Record::Workspace(workspace) => bulk.workspace(workspace),
+            Record::Group(group) => bulk.group(group),
+            Record::Member(member) => bulk.member(*member),
+            Record::GroupMember(joined) => bulk.joined(joined.user, joined.group),
+            Record::Assignment(a) => bulk.assignment(&d::AssignmentRow {
+                holder: a.holder,
+                role: a.role,
+                workspace: a.workspace,
+                path: &a.path,
+                starts: a.starts,
+                ends: a.ends,
+            }),
+            _ => {}
+        }
+    }
+    bulk.finish()
+}
+
+/// Everything that facts hold of the members, in a form that can be compared.
+fn held(facts: &TenantFacts) -> Vec<(d::Member, Vec<d::Holding>)> {
+    let subject = |subject| {
+        let mut holdings: Vec<_> = facts.holdings_of(subject).collect();
+        holdings.sort();
+        (facts.member(subject).unwrap(), holdings)
+    };
+    facts.subjects().map(subject).collect()
 }
 
 fn ask(facts: &Facts, member: u8, permission: &str, place: &str, now: i64) -> d::Decision {
@@ -276,8 +325,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn decide_answers_as_the_naive_reference(world in world(), now in 0i64..6) {
-        let facts = facts(&world);
+    fn decide_answers_as_the_naive_reference(
+        world in world(), now in 0i64..6, follow in any::<bool>()
+    ) {
+        let facts = facts(&world, follow);
         for member in 0..4 {
             for permission in PERMISSIONS {
                 for place in PLACES {
@@ -296,10 +347,10 @@ proptest! {
     fn one_more_assignment_never_removes_access(
         world in world(), more in assignment(), now in 0i64..6
     ) {
-        let before = facts(&world);
+        let before = facts(&world, false);
         let mut richer = world.clone();
         richer.assignments.push(more);
-        let after = facts(&richer);
+        let after = facts(&richer, true);
         for member in 0..4 {
             for permission in PERMISSIONS {
                 for place in PLACES {
@@ -312,36 +363,133 @@ proptest! {
     }
 
     #[test]
-    fn facts_that_followed_events_equal_facts_that_were_loaded(
-        world in world(), gone in proptest::collection::vec(0usize..12, 0..6)
-    ) {
-        let mut followed = tenant_facts(&world, TENANT);
-        let mut left = world.clone();
-        for n in gone.iter().rev() {
-            if let Some(a) = world.assignments.get(*n).filter(|a| !a.on_system) {
-                let only = World { assignments: vec![a.clone()], ..world.clone() };
-                let holder = tenant_facts(&only, TENANT);
-                let record = holder.members.values().flat_map(|m| m.assignments.clone())
-                    .chain(holder.groups.values().flat_map(|g| g.assignments.clone()))
-                    .next();
-                if let Some(record) = record {
-                    let record = d::Assignment { id: id(5, *n), ..d::Assignment::clone(&record) };
-                    followed.apply(Some(&Record::Assignment(record)), None);
+    fn lists_answer_as_the_naive_reference(world in world(), now in 0i64..6, limit in 1usize..4) {
+        let facts = facts(&world, false);
+        for place in PLACES {
+            let resource = Resource::parse(place).unwrap();
+            let there = d::There { tenant: "acme", resource, now: time(now) };
+            for word in PERMISSIONS {
+                let permission = Permission::parse(word).unwrap();
+                let mut listed = Vec::new();
+                let mut after = None;
+                loop {
+                    let page = d::subjects(&facts, &there, permission, after, limit).unwrap();
+                    listed.extend(page.found.iter().map(|access| access.subject));
+                    for access in &page.found {
+                        prop_assert!(
+                            access.direct || access.installation || !access.groups.is_empty()
+                        );
+                    }
+                    after = page.next;
+                    if after.is_none() { break }
+                }
+                let may = (0u8..4).filter(|member| naive(&world, *member, word, place, now));
+                let may: Vec<_> = may.map(|m| SubjectId::User(id(1, usize::from(m)))).collect();
+                prop_assert_eq!(listed, may, "who may {} on {:?}", word, place);
+            }
+            for member in 0..4u8 {
+                let subject = Subject::User(id(1, usize::from(member)));
+                let set = d::effective_permissions(&facts, &there, subject).unwrap();
+                let set = set.unwrap_or_default();
+                for word in PERMISSIONS {
+                    prop_assert_eq!(
+                        set.matches(Permission::parse(word).unwrap()),
+                        naive(&world, member, word, place, now),
+                        "member {} {} on {:?}", member, word, place
+                    );
                 }
             }
         }
-        let mut gone = gone;
-        gone.sort_unstable();
-        gone.dedup();
-        for n in gone.iter().rev() {
-            if left.assignments.get(*n).is_some_and(|a| !a.on_system) {
-                // Keeps the numbers of the others.
-                left.assignments[*n].on_system = true;
-                left.assignments[*n].holder = 5;
+    }
+
+    #[test]
+    fn scopes_are_where_the_naive_reference_allows(world in world(), now in 0i64..6) {
+        let facts = facts(&world, true);
+        for member in 0..4u8 {
+            for word in PERMISSIONS {
+                let subject = Subject::User(id(1, usize::from(member)));
+                let permission = Permission::parse(word).unwrap();
+                let scopes = d::scopes(&facts, "acme", subject, permission, time(now)).unwrap();
+                let scopes = scopes.unwrap_or_default();
+                for place in PLACES {
+                    let within = scopes.iter().any(|scope| {
+                        scope.text == place || scope.below && d::path_covers(&scope.text, place)
+                    });
+                    prop_assert_eq!(
+                        within, naive(&world, member, word, place, now),
+                        "member {} {} on {:?}: {:?}", member, word, place, &scopes
+                    );
+                }
             }
         }
-        let loaded = tenant_facts(&left, TENANT);
-        prop_assert_eq!(followed.members, loaded.members);
-        prop_assert_eq!(followed.groups, loaded.groups);
+    }
+
+    #[test]
+    fn facts_that_followed_events_equal_facts_that_were_loaded(
+        world in world(), gone in proptest::collection::btree_set(0usize..40, 0..12)
+    ) {
+        let all = records(&world, TENANT);
+        let mut facts = followed(&all, TENANT);
+        prop_assert_eq!(held(&facts), held(&loaded(&all, TENANT)));
+        let goes = |n: &usize, record: &Record| {
+            gone.contains(n) && matches!(record, Record::Assignment(_) | Record::GroupMember(_))
+        };
+        let mut left = Vec::new();
+        for (n, record) in all.iter().enumerate() {
+            if goes(&n, record) {
+                facts.apply(Some(record), None);
+            } else {
+                left.push(record.clone());
+            }
+        }
+        prop_assert_eq!(held(&facts), held(&loaded(&left, TENANT)));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 8, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_tree_of_many_members_keeps_everybody(
+        joins in proptest::collection::vec((0u32..2_000, 0usize..30), 300..700),
+        leaves in proptest::collection::vec(0u32..2_000, 0..800)
+    ) {
+        let mut facts = TenantFacts::new(TENANT);
+        let mut expected = std::collections::BTreeMap::new();
+        for (n, count) in joins {
+            let subject = SubjectId::User(id(1, n as usize));
+            let (kind, status) = (d::MemberKind::Internal, d::MemberStatus::Active);
+            facts.apply(None, Some(&Record::Member(d::Member { subject, kind, status, epoch: 0 })));
+            let held: &mut Vec<d::Assignment> = expected.entry(subject).or_default();
+            for _ in 0..count {
+                let n = held.len();
+                let assignment = d::Assignment {
+                    id: id(5, n),
+                    holder: Holder::Subject(subject),
+                    role: id(2, n % 7),
+                    workspace: (!n.is_multiple_of(3)).then(|| id(3, n)),
+                    path: if n.is_multiple_of(5) { format!("f/{n}") } else { String::new() },
+                    starts: None,
+                    ends: n.is_multiple_of(4).then(|| time(1)),
+                };
+                facts.apply(None, Some(&Record::Assignment(assignment.clone())));
+                held.push(assignment);
+            }
+        }
+        for n in leaves {
+            let subject = SubjectId::User(id(1, n as usize));
+            let (kind, status) = (d::MemberKind::Internal, d::MemberStatus::Active);
+            facts.apply(Some(&Record::Member(d::Member { subject, kind, status, epoch: 0 })), None);
+            expected.remove(&subject);
+        }
+        prop_assert!(facts.subjects().eq(expected.keys().copied()));
+        for (subject, held) in &expected {
+            let mut found: Vec<_> = facts.holdings_of(*subject).map(|h| (h.role, h.path)).collect();
+            let mut wanted: Vec<_> =
+                held.iter().map(|a| (a.role, a.path.as_str().into())).collect();
+            found.sort();
+            wanted.sort();
+            prop_assert_eq!(found, wanted);
+        }
     }
 }
