@@ -121,14 +121,13 @@ impl Follower {
         }
     }
 
-    /// Ends when the caller may not watch any more, or the server stops.
+    /// Ends when the server stops, or the caller may not watch any more: what happens, `follow` notices,
+    /// but not dates that pass, nor anything while it waits for the reader.
     async fn guard(&self) -> Result<Infallible> {
-        let mut applied = self.app.replica.applied();
         let mut stop = self.app.stopping.clone();
         loop {
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return Err(stopping()),
-                changed = applied.changed() => changed.map_err(|_| stopping())?,
                 () = tokio::time::sleep(CHECK) => {}
             }
             self.check().await?;

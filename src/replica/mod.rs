@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use feed::{FORMAT, Feed, FeedError};
-pub use tail::{Place, Revision, Tail, newest};
+pub use tail::{EventText, Place, Revision, Tail, newest};
 
 use crate::{
     decision::{Facts, TenantFacts, TenantNotLoaded},

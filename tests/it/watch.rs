@@ -5,7 +5,7 @@ use std::time::Duration;
 use rolecall::proto as pb;
 use tonic::{Code, Status, Streaming, transport::Endpoint};
 
-use crate::world::{Api, World, field, reason, role_on};
+use crate::world::{Api, World, database, field, reason, role_on};
 
 const SECOND: Option<prost_types::Duration> = Some(prost_types::Duration { seconds: 1, nanos: 0 });
 
@@ -111,6 +111,61 @@ async fn a_watcher_that_comes_back_misses_nothing_and_sees_nothing_twice() {
     assert_eq!(verbs, ["tenant.created", "tenant.activated"]);
     drop((changes, again, some));
     world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn history_comes_in_whole_revisions_however_long_it_is() {
+    const REVISIONS: u64 = 2_500;
+    let pool = rolecall::db::pool(&database().await, 4).await.unwrap();
+    let tenants = [uuid::Uuid::from_u128(1), uuid::Uuid::from_u128(2)];
+    // One change is longer than a read.
+    sqlx::query(
+        "insert into events (tenant_id, revision, n, at, format, body, hash)
+         select ($1::uuid[])[1 + revision % 2], revision, n, now(), 1,
+                json_build_object('id', 'evt_' || replace(gen_random_uuid()::text, '-', ''),
+                                  'verb', 'thing.happened', 'actor', 'x', 'target', 'y'), ''
+         from generate_series(1, $2) revision,
+              generate_series(0, case when revision = 777 then 449 else revision % 3 end) n",
+    )
+    .bind(tenants)
+    .bind(i32::try_from(REVISIONS).unwrap())
+    .execute(&pool)
+    .await
+    .unwrap();
+    let tail = rolecall::replica::Tail::default();
+    for (from, to) in [(0, 30), (10, 30), (20, 900), (900, 901), (0, REVISIONS), (2_499, REVISIONS)]
+    {
+        for tenant in [None, Some(tenants[0]), Some(tenants[1])] {
+            let mut position = from;
+            let mut found = Vec::new();
+            while position < to {
+                let only = tenant.map(Into::into);
+                let stretch = tail.after(&pool, only, position, to).await.unwrap();
+                assert!(stretch.until > position && stretch.until <= to);
+                position = stretch.until;
+                for revision in stretch.revisions {
+                    let mine =
+                        |e: &&rolecall::replica::EventText| only.is_none_or(|t| t == e.tenant);
+                    let events = revision.events.iter().filter(mine);
+                    found.extend(events.map(|event| (revision.number, event.n)));
+                }
+            }
+            let expected: Vec<(i64, i32)> = sqlx::query_as(
+                "select revision, n from events
+                 where revision > $1 and revision <= $2 and ($3::uuid is null or tenant_id = $3)
+                 order by revision, n",
+            )
+            .bind(i64::try_from(from).unwrap())
+            .bind(i64::try_from(to).unwrap())
+            .bind(tenant)
+            .fetch_all(&pool)
+            .await
+            .unwrap();
+            let expected: Vec<_> =
+                expected.into_iter().map(|(r, n)| (r.unsigned_abs(), n)).collect();
+            assert_eq!(found, expected, "{tenant:?} from {from} to {to}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
