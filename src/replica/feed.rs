@@ -109,6 +109,7 @@ impl Feed {
     ) -> Result<(Replica, Self), FeedError> {
         let mut conn = db::connect(&url).await?;
         let initial = initial_facts(&mut conn, &clock).await?;
+        let memory = Memory::new(budget, &initial);
         let (applied, applied_out) = watch::channel(initial.revision);
         let facts = Arc::new(ArcSwap::from_pointee(initial));
         let nudge = Arc::new(Notify::new());
@@ -134,7 +135,7 @@ impl Feed {
             queue: std::collections::VecDeque::new(),
             reading: 0,
             idle: Vec::new(),
-            memory: Memory::new(budget),
+            memory,
             pool: Pool::default(),
             forget_at: ENDED,
             read: mpsc::channel(READERS),
@@ -300,7 +301,10 @@ impl Feed {
         }
         if matches!(error, FeedError::Gap { .. }) {
             match initial_facts(&mut self.conn, &self.clock).await {
-                Ok(facts) => self.swap(facts),
+                Ok(facts) => {
+                    self.memory.restart(&facts);
+                    self.swap(facts);
+                }
                 Err(error) => tracing::warn!(%error, "the facts were not reloaded"),
             }
         }

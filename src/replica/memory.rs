@@ -17,8 +17,16 @@ pub struct Memory {
 }
 
 impl Memory {
-    pub fn new(budget: usize) -> Self {
-        Self { budget, taken: 0, pinned: 0, sizes: HashMap::new() }
+    /// Starts with what is loaded already: the installation.
+    pub fn new(budget: usize, facts: &Facts) -> Self {
+        let mut memory = Self { budget, taken: 0, pinned: 0, sizes: HashMap::new() };
+        facts.loaded().for_each(|loaded| memory.weigh(facts, loaded.id));
+        memory
+    }
+
+    /// The same budget for facts that were read anew.
+    pub fn restart(&mut self, facts: &Facts) {
+        *self = Self::new(self.budget, facts);
     }
 
     /// Notes what a tenant takes now.

@@ -9,7 +9,6 @@ use std::{
 };
 
 use rolecall::{
-    mail::Mail,
     proto as pb,
     secret::Keys,
     server::{Server, Settings},
@@ -22,7 +21,7 @@ use tokio::{
 };
 use tonic::Code;
 
-use crate::world::{Api, database, reason};
+use crate::world::{Api, database, reason, settings};
 
 /// A mail server that keeps what it accepts.
 #[derive(Clone, Default)]
@@ -82,19 +81,10 @@ impl Smtp {
 }
 
 async fn serve(url: String) -> (Server, Api) {
+    let keys = Keys::parse(&Keys::generate().unwrap()).unwrap();
     let settings = Settings {
-        database: database().await,
-        database_pool: 8,
-        facts_memory: 1 << 30,
-        warm_tenants: Vec::new(),
-        listen: "127.0.0.1:0".parse().unwrap(),
-        admin_listen: "127.0.0.1:0".parse().unwrap(),
-        keys: Keys::parse(&Keys::generate().unwrap()).unwrap(),
-        mail: Mail::parse(&url.into(), "Rolecall <rolecall@rolecall.example>").unwrap(),
         public_url: Some("https://id.example.com".to_owned()),
-        open_reflection: false,
-        tls: None,
-        drain: Duration::ZERO,
+        ..settings(&database().await, keys, &url)
     };
     let server = Server::start(settings).await.unwrap();
     let (_, _, key) = service_accounts::create_operator(&server.app, "test").await.unwrap();

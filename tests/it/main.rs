@@ -14,6 +14,7 @@ mod invitations;
 mod keys;
 mod list;
 mod mails;
+mod memory;
 mod people;
 mod postgres;
 mod roles;

@@ -76,7 +76,9 @@ impl World {
         ));
         std::fs::create_dir_all(&mails).unwrap();
         let keys = Keys::generate().unwrap();
-        let server = serve(&database, &keys, &mails).await;
+        let mail_url = format!("file://{}", mails.display());
+        let settings = settings(&database, Keys::parse(&keys).unwrap(), &mail_url);
+        let server = Server::start(settings).await.unwrap();
         let (_, _, key) = service_accounts::create_operator(&server.app, "test").await.unwrap();
         let operator = Api::connect(&server, key.expose_secret()).await;
         Self { server, database, operator, mails, read: HashSet::new() }
@@ -190,27 +192,21 @@ impl World {
     }
 }
 
-pub async fn serve(
-    database: &SecretString,
-    keys: &SecretString,
-    mails: &std::path::Path,
-) -> Server {
-    let mail_url = SecretString::from(format!("file://{}", mails.display()));
-    let settings = Settings {
+pub fn settings(database: &SecretString, keys: Keys, mail_url: &str) -> Settings {
+    Settings {
         database: database.clone(),
         database_pool: 8,
         facts_memory: 1 << 30,
         warm_tenants: Vec::new(),
         listen: "127.0.0.1:0".parse().unwrap(),
         admin_listen: "127.0.0.1:0".parse().unwrap(),
-        keys: Keys::parse(keys).unwrap(),
-        mail: Mail::parse(&mail_url, "Rolecall <rolecall@localhost>").unwrap(),
+        keys,
+        mail: Mail::parse(&mail_url.into(), "Rolecall <rolecall@localhost>").unwrap(),
         public_url: None,
         open_reflection: false,
         tls: None,
         drain: Duration::ZERO,
-    };
-    Server::start(settings).await.unwrap()
+    }
 }
 
 /// The link's token in a mail, whatever its transfer encoding.
@@ -315,6 +311,11 @@ impl Api {
         let credential = (!credential.is_empty())
             .then(|| MetadataValue::from_str(&format!("Bearer {credential}")).unwrap());
         Self { channel, auth: Auth { credential, on_behalf_of: None } }
+    }
+
+    /// The same caller at another server.
+    pub async fn at(&self, server: &Server) -> Self {
+        Self { auth: self.auth.clone(), ..Self::connect(server, "").await }
     }
 
     pub fn on_behalf_of(&self, user: &str) -> Self {
