@@ -1,5 +1,5 @@
 # Each target installs what it misses; only the Rust toolchain must be there.
-.PHONY: run test e2e check sqlx audit bench
+.PHONY: run test e2e check sqlx audit bench bench-decision
 
 # A Rolecall on this machine with a PostgreSQL of its own and demo data; Ctrl-C stops it.
 run:
@@ -26,10 +26,15 @@ check:
 sqlx:
 	.ci/sqlx
 
-# CPU of a check beside that of an empty RPC; wants two cores to itself.
+# The tables and the plot of the README; wants two cores to itself. `ARGS=--small` takes a minute.
 bench:
 	.ci/install postgres
-	cargo bench --bench rpc
+	-.ci/install h2load
+	cargo bench --bench rpc -- $(ARGS)
+
+# Decisions in process, up to ten million assignments.
+bench-decision:
+	cargo bench --bench decision -- $(ARGS)
 
 # Known vulnerabilities of the dependencies; reads the RustSec database from the network.
 audit:
