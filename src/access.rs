@@ -16,7 +16,7 @@ use crate::{
     error::{Error, Result},
     ids::{Key, TenantId, UserId},
     proto::{Place, Rule},
-    secret,
+    secret::{self, Keys},
 };
 
 /// Metadata that carries the credential: `Bearer rck_…` or `Bearer rcs_…`.
@@ -29,20 +29,57 @@ const ON_BEHALF_OF: &str = "rolecall-on-behalf-of";
 /// # Errors
 /// `UNAUTHENTICATED` for a missing, malformed, unknown, expired or ended credential.
 pub async fn authenticate(app: &App, rule: Rule, headers: &HeaderMap) -> Result<Caller> {
-    let Some(token) = bearer(headers)? else {
-        return match rule {
-            Rule::Public => Ok(Caller::Anonymous),
-            _ => Err(unauthenticated(
+    let now = app.clock.now();
+    app.replica.ask(|facts| recognise(&app.keys, facts, rule, headers, now)).await?
+}
+
+/// What [`authenticate`] finds in these facts.
+///
+/// # Errors
+/// When the facts of a tenant are not loaded; the inner error is that of [`authenticate`].
+pub fn recognise(
+    keys: &Keys,
+    facts: &Facts,
+    rule: Rule,
+    headers: &HeaderMap,
+    now: DateTime<Utc>,
+) -> Result<Result<Caller>, TenantNotLoaded> {
+    let token = match bearer(headers) {
+        Ok(Some(token)) => token,
+        Ok(None) if rule == Rule::Public => return Ok(Ok(Caller::Anonymous)),
+        Ok(None) => {
+            return Ok(Err(unauthenticated(
                 "CREDENTIAL_MISSING",
                 "no credential; send `authorization: Bearer <api key or session token>`",
-            )),
-        };
+            )));
+        }
+        Err(error) => return Ok(Err(error)),
     };
-    let on_behalf_of = on_behalf_of(headers)?;
-    let now = app.clock.now();
-    let authority =
-        app.replica.ask(|facts| authority(app, facts, token, on_behalf_of, now)).await??;
-    Ok(Caller::Authenticated(authority))
+    let on_behalf_of = match on_behalf_of(headers) {
+        Ok(user) => user,
+        Err(error) => return Ok(Err(error)),
+    };
+    let authority = authority(keys, facts, token, on_behalf_of, now)?;
+    Ok(authority.map(Caller::Authenticated))
+}
+
+/// What [`renew`] finds in these facts.
+///
+/// # Errors
+/// When the facts of a tenant are not loaded; the inner error is that of [`renew`].
+pub fn recognise_again(
+    facts: &Facts,
+    caller: &mut Caller,
+    now: DateTime<Utc>,
+) -> Result<Result<()>, TenantNotLoaded> {
+    let Caller::Authenticated(authority) = caller else { return Ok(Ok(())) };
+    if let Credential::ApiKey(key) = &mut authority.credential {
+        match facts.directory.api_keys.get(&key.hash) {
+            Some(current) => *key = current.clone(),
+            None => return Ok(Err(unknown())),
+        }
+    }
+    in_good_standing(facts, authority, now)
 }
 
 /// The caller of a call that lasts, as the facts have it now.
@@ -50,18 +87,9 @@ pub async fn authenticate(app: &App, rule: Rule, headers: &HeaderMap) -> Result<
 /// # Errors
 /// `UNAUTHENTICATED` for a credential that ended meanwhile.
 pub async fn renew(app: &App, call: &Call) -> Result<Call> {
-    let Some(authority) = call.authority() else { return Ok(call.clone()) };
-    let now = app.clock.now();
-    let renewed = app.replica.ask(|facts| {
-        let credential = match &authority.credential {
-            Credential::ApiKey(key) => {
-                facts.directory.api_keys.get(&key.hash).map(|key| Credential::ApiKey(key.clone()))
-            }
-            session @ Credential::Session(_) => Some(session.clone()),
-        };
-        live(facts, credential, authority.on_behalf_of, now)
-    });
-    Ok(Call { caller: Caller::Authenticated(renewed.await??), ..call.clone() })
+    let (mut call, now) = (call.clone(), app.clock.now());
+    app.replica.ask(|facts| recognise_again(facts, &mut call.caller, now)).await??;
+    Ok(call)
 }
 
 fn bearer(headers: &HeaderMap) -> Result<Option<&str>> {
@@ -81,7 +109,7 @@ fn on_behalf_of(headers: &HeaderMap) -> Result<Option<UserId>> {
 }
 
 fn authority(
-    app: &App,
+    keys: &Keys,
     facts: &Facts,
     token: &str,
     on_behalf_of: Option<UserId>,
@@ -94,32 +122,30 @@ fn authority(
             .get(&secret::hash_api_key(token))
             .map(|key| Credential::ApiKey(key.clone()))
     } else if secret::is_session_token(token) {
-        app.keys.open_session(token).map(Credential::Session)
+        keys.open_session(token).map(Credential::Session)
     } else {
         return Ok(Err(malformed()));
     };
-    live(facts, credential, on_behalf_of, now)
+    let Some(credential) = credential else { return Ok(Err(unknown())) };
+    let authority = Authority { credential, on_behalf_of };
+    Ok(in_good_standing(facts, &authority, now)?.map(|()| authority))
 }
 
-/// The authority of a credential, unless it has ended.
-fn live(
+fn in_good_standing(
     facts: &Facts,
-    credential: Option<Credential>,
-    on_behalf_of: Option<UserId>,
+    authority: &Authority,
     now: DateTime<Utc>,
-) -> Result<Result<Authority>, TenantNotLoaded> {
-    let Some(credential) = credential else {
-        return Ok(Err(unauthenticated(
-            "CREDENTIAL_UNKNOWN",
-            "the credential is not known here; sign in again, or create a new key",
-        )));
-    };
-    let authority = Authority { credential, on_behalf_of };
-    let key = facts.directory.tenant_keys.get(&authority.home()).map_or("", Key::as_str);
-    Ok(match standing(facts, key, authority.subject(), now)? {
-        None => Ok(authority),
-        Some(reason) => Err(ended(reason)),
-    })
+) -> Result<Result<()>, TenantNotLoaded> {
+    let home = facts.directory.tenant_keys.get(&authority.home()).map_or("", Key::as_str);
+    let flaw = standing(facts, home, authority.subject(), now)?;
+    Ok(flaw.map_or(Ok(()), |reason| Err(ended(reason))))
+}
+
+const fn unknown() -> Error {
+    unauthenticated(
+        "CREDENTIAL_UNKNOWN",
+        "the credential is not known here; sign in again, or create a new key",
+    )
 }
 
 fn malformed() -> Error {
@@ -159,12 +185,12 @@ fn ended(reason: Reason) -> Error {
 }
 
 /// One permission on one scope of one tenant.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Demand {
-    pub tenant: String,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Demand<'a> {
+    pub tenant: &'a str,
     pub permission: &'static str,
     /// As [`Resource::parse`] reads it; empty: the tenant.
-    pub scope: String,
+    pub scope: &'a str,
 }
 
 /// What an operation asks for, derived from its request and bound to the rule of its RPC.
@@ -176,8 +202,8 @@ pub struct Claim {
 
 #[derive(Debug, Clone)]
 pub enum Warrant {
-    /// The caller needs all of these.
-    Demands(Vec<Demand>),
+    /// The caller needs the permission on each of these scopes of a tenant.
+    Demands { tenant: String, permission: &'static str, scopes: Vec<String> },
     /// The caller touches only what is its own, in a tenant where it is active.
     Oneself,
     /// The caller touches only its own account, which belongs to no tenant.
@@ -238,22 +264,34 @@ impl Call {
         if !self.permissions().contains(&permission) {
             return Err(Error::internal(format!("{} does not list {permission}", self.path)));
         }
-        let place = match self.rule {
-            Rule::Permission { on, .. } | Rule::Oneself { on, .. } => on,
-            Rule::Public | Rule::Authenticated => Place::Tenant,
-        };
-        let held_on = if place == Place::Installation { Key::SYSTEM } else { tenant };
-        let demand = |scope: S| Demand {
-            tenant: held_on.to_owned(),
-            permission,
-            scope: scope.as_ref().to_owned(),
-        };
-        let mut demands: Vec<Demand> = scopes.into_iter().map(demand).collect();
-        if demands.is_empty() {
+        let mut scopes: Vec<String> = scopes.into_iter().map(|s| s.as_ref().to_owned()).collect();
+        if scopes.is_empty() {
             // Nothing asked for is not everything allowed.
-            demands.push(Demand { tenant: held_on.to_owned(), permission, scope: String::new() });
+            scopes.push(String::new());
         }
-        Ok(Claim { tenant: tenant.to_owned(), warrant: Warrant::Demands(demands) })
+        let held_on = self.held_on(tenant).to_owned();
+        let warrant = Warrant::Demands { tenant: held_on, permission, scopes };
+        Ok(Claim { tenant: tenant.to_owned(), warrant })
+    }
+
+    /// What [`Call::claim`] claims, for who asks too often to make a claim each time.
+    ///
+    /// # Errors
+    /// `INTERNAL` when the rule has another form.
+    pub fn demand<'a>(&self, tenant: &'a str) -> Result<Demand<'a>> {
+        match self.permissions() {
+            [permission] => Ok(Demand { tenant: self.held_on(tenant), permission, scope: "" }),
+            _ => Err(Error::internal(format!("{} has no single permission", self.path))),
+        }
+    }
+
+    /// The tenant in which the rule's permission is held.
+    fn held_on<'a>(&self, tenant: &'a str) -> &'a str {
+        match self.rule {
+            Rule::Permission { on: Place::Installation, .. }
+            | Rule::Oneself { on: Place::Installation, .. } => Key::SYSTEM,
+            _ => tenant,
+        }
     }
 
     /// Claims what is the caller's own, or the rule's permission over somebody else.
@@ -412,32 +450,13 @@ pub fn authorise(
     claim: &Claim,
     now: DateTime<Utc>,
 ) -> Result<Result<()>, TenantNotLoaded> {
-    let refused = |demand: &Demand, refusal| Ok(Err(denied(demand, refusal)));
     match (&claim.warrant, &call.caller) {
         (Warrant::Link, _) | (Warrant::Installation, Caller::Installation) => Ok(Ok(())),
-        (Warrant::Demands(demands), Caller::Authenticated(authority)) => {
-            for demand in demands {
-                let permission = match Permission::parse(demand.permission) {
-                    Ok(permission) => permission,
-                    Err(error) => return Ok(Err(Error::internal(error))),
-                };
-                let resource = match Resource::parse(&demand.scope) {
-                    Ok(resource) => resource,
-                    Err(error) => return Ok(Err(Error::invalid("scope", error))),
-                };
-                let may = authority.may(facts, &demand.tenant, permission, resource, now)?;
-                match may {
-                    Ok(()) => {}
-                    // Whoever may do it everywhere is told by the operation that there is no such
-                    // workspace; to everybody else it looks like one that is not theirs.
-                    Err(Refusal::Caller(Reason::WorkspaceUnknown)) => {
-                        let whole = Resource::TENANT;
-                        let may = authority.may(facts, &demand.tenant, permission, whole, now)?;
-                        if let Err(refusal) = may {
-                            return refused(demand, refusal);
-                        }
-                    }
-                    Err(refusal) => return refused(demand, refusal),
+        (Warrant::Demands { tenant, permission, scopes }, caller) => {
+            for scope in scopes {
+                let demand = Demand { tenant, permission, scope };
+                if let Err(refusal) = authorise_demand(facts, caller, demand, now)? {
+                    return Ok(Err(refusal));
                 }
             }
             Ok(Ok(()))
@@ -477,9 +496,38 @@ pub fn authorise(
     }
 }
 
-pub(crate) fn denied(demand: &Demand, refusal: Refusal) -> Error {
+/// [`authorise`] for one demand.
+///
+/// # Errors
+/// When the facts of a tenant are not loaded; the inner error is the refusal.
+pub fn authorise_demand(
+    facts: &Facts,
+    caller: &Caller,
+    demand: Demand<'_>,
+    now: DateTime<Utc>,
+) -> Result<Result<()>, TenantNotLoaded> {
+    let Caller::Authenticated(authority) = caller else { return Ok(Err(malformed())) };
+    let permission = match Permission::parse(demand.permission) {
+        Ok(permission) => permission,
+        Err(error) => return Ok(Err(Error::internal(error))),
+    };
+    let resource = match Resource::parse(demand.scope) {
+        Ok(resource) => resource,
+        Err(error) => return Ok(Err(Error::invalid("scope", error))),
+    };
+    let may = |resource| authority.may(facts, demand.tenant, permission, resource, now);
+    let allowed = match may(resource)? {
+        // Whoever may do it everywhere is told by the operation that there is no such workspace; to
+        // everybody else it looks like one that is not theirs.
+        Err(Refusal::Caller(Reason::WorkspaceUnknown)) => may(Resource::TENANT)?,
+        allowed => allowed,
+    };
+    Ok(allowed.map_err(|refusal| denied(demand, refusal)))
+}
+
+pub(crate) fn denied(demand: Demand<'_>, refusal: Refusal) -> Error {
     let Demand { tenant, permission, scope } = demand;
-    let place = match (tenant.as_str(), scope.as_str()) {
+    let place = match (tenant, scope) {
         (Key::SYSTEM, _) => "the installation".to_owned(),
         (tenant, "") => format!("tenant `{tenant}`"),
         (tenant, scope) => format!("`{scope}` of tenant `{tenant}`"),

@@ -176,9 +176,9 @@ impl Change {
             authority.map(|a| a.subjects().collect()).unwrap_or_default();
         let home = authority.map_or(TenantId::SYSTEM, crate::decision::Authority::home);
         let workspaces: Vec<String> = match claim.warrant() {
-            Warrant::Demands(demands) => demands
+            Warrant::Demands { scopes, .. } => scopes
                 .iter()
-                .filter_map(|d| Resource::parse(&d.scope).ok()?.workspace.map(str::to_owned))
+                .filter_map(|scope| Resource::parse(scope).ok()?.workspace.map(str::to_owned))
                 .collect(),
             _ => Vec::new(),
         };

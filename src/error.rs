@@ -50,6 +50,12 @@ pub struct Violation {
 }
 
 impl Error {
+    /// What ends a stream when the server stops.
+    pub const STOPPING: Self = Self::Unavailable {
+        message: "this server stops; open another stream",
+        retry_after: Duration::from_millis(100),
+    };
+
     pub fn invalid(field: impl Into<String>, description: impl ToString) -> Self {
         let description = description.to_string();
         Self::Invalid(vec![Violation { field: field.into(), description }])

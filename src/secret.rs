@@ -20,6 +20,8 @@ use crate::{
 const MAC_LENGTH: usize = 32;
 const SESSION_LENGTH: usize = 16 * 3 + 8 + 4 + 4 + 1;
 const LINK_LENGTH: usize = 16 * 2 + 4;
+/// More than any token has bytes.
+const LONGEST: usize = 128;
 const SESSION_PREFIX: &str = "rcs_";
 const LINK_PREFIX: &str = "rci_";
 const API_KEY_PREFIX: &str = "rck_";
@@ -72,11 +74,12 @@ impl Keys {
     }
 
     fn open<const N: usize>(&self, prefix: &str, purpose: &str, token: &str) -> Option<[u8; N]> {
-        let bytes = BASE64.decode(token.strip_prefix(prefix)?).ok()?;
-        if bytes.len() != 1 + N + MAC_LENGTH {
+        let mut decoded = [0; LONGEST];
+        let length = BASE64.decode_slice(token.strip_prefix(prefix)?, &mut decoded).ok()?;
+        if length != 1 + N + MAC_LENGTH {
             return None;
         }
-        let (signed, tag) = bytes.split_at(1 + N);
+        let (signed, tag) = decoded[..length].split_at(1 + N);
         let (_, key) = self.0.iter().find(|(id, _)| *id == signed[0])?;
         mac(key, purpose, &[signed]).verify_slice(tag).ok()?;
         signed[1..].try_into().ok()

@@ -127,14 +127,13 @@ impl Change {
     /// `PERMISSION_DENIED`.
     pub fn require(&self, permission: &'static str, scope: &str) -> Result<()> {
         let Some(authority) = self.call.authority() else { return Ok(()) };
-        let demand =
-            Demand { tenant: self.tenant.key.to_string(), permission, scope: scope.to_owned() };
+        let demand = Demand { tenant: self.tenant.key.as_str(), permission, scope };
         let resource = Resource::parse(scope).map_err(|e| Error::invalid("scope", e))?;
         let word = Permission::parse(permission).map_err(Error::internal)?;
         let may = authority
-            .may(&self.facts, self.tenant.key.as_str(), word, resource, self.now)
+            .may(&self.facts, demand.tenant, word, resource, self.now)
             .map_err(|_| Error::internal("the slice was not read"))?;
-        may.map_err(|refusal: Refusal| crate::access::denied(&demand, refusal))
+        may.map_err(|refusal: Refusal| crate::access::denied(demand, refusal))
     }
 
     /// Refuses unless the role is the caller's to give there and so long.

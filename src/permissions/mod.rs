@@ -4,11 +4,14 @@
 mod remedy;
 mod rpc;
 mod sql;
+mod stream;
+
+use futures::FutureExt;
 
 use std::collections::{HashMap, HashSet};
 
 use crate::{
-    access::{Claim, Permit, authorise, permit},
+    access::{Permit, authorise_demand, permit},
     app::App,
     assignments::Shown,
     caller::Call,
@@ -86,13 +89,19 @@ impl<'a> Asked<'a> {
         Some(Question { tenant, subject, permission, resource, now })
     }
 
+    /// Whether the subject has to be looked up before there is an answer.
+    #[must_use]
+    pub fn is_address(&self) -> bool {
+        matches!(self.subject, Named::Email(_))
+    }
+
     /// Finds the person behind an address, among those who belong to the tenant.
     ///
     /// # Errors
     /// `PERMISSION_DENIED` for who may not ask.
-    pub async fn look_up(&mut self, app: &App, call: &Call, claim: &Claim) -> Result<()> {
+    pub async fn look_up(&mut self, app: &App, call: &Call) -> Result<()> {
         let Named::Email(email) = &self.subject else { return Ok(()) };
-        let person = match permit_known(app, call, claim).await? {
+        let person = match permit_known(app, call, self.tenant).await? {
             Some(permit) => sql::find_person(&app.pool, &permit, email).await?,
             None => None,
         };
@@ -128,73 +137,81 @@ pub struct Answer {
     pub revision: u64,
 }
 
-/// Decides for a caller who may ask.
+/// Asks the facts that are in memory; nothing when a tenant has to be read first.
+pub fn ask_now<T>(
+    app: &App,
+    mut question: impl FnMut(&Facts) -> Result<T, TenantNotLoaded>,
+) -> Option<Result<T>> {
+    match app.replica.ask(|facts| Ok(question(facts))).now_or_never()? {
+        Ok(Ok(answer)) => Some(Ok(answer)),
+        Ok(Err(TenantNotLoaded(_))) => None,
+        Err(error) => Some(Err(error)),
+    }
+}
+
+/// A caller who may ask about one tenant, and the facts that answer.
+#[derive(Clone, Copy)]
+pub struct Admitted<'a> {
+    facts: &'a Facts,
+    tenant: &'a str,
+    now: Time,
+}
+
+/// Lets a caller ask. Whoever may ask about every tenant is told that there is no such one; to
+/// everybody else it looks like one that is not theirs.
 ///
 /// # Errors
 /// When the facts of a tenant are not loaded; the inner error is the refusal of the caller.
+pub fn admit<'a>(
+    facts: &'a Facts,
+    call: &Call,
+    tenant: &'a str,
+    now: Time,
+) -> Result<Result<Admitted<'a>>, TenantNotLoaded> {
+    let admitted = Admitted { facts, tenant, now };
+    let demand = |tenant| match call.demand(tenant) {
+        Ok(demand) => authorise_demand(facts, &call.caller, demand, now),
+        Err(error) => Ok(Err(error)),
+    };
+    match demand(tenant)? {
+        Ok(()) => Ok(Ok(admitted)),
+        Err(refusal) if facts.directory.tenants.contains_key(tenant) => Ok(Err(refusal)),
+        Err(refusal) => Ok(match demand(Key::SYSTEM)? {
+            Ok(()) => match tenant.parse::<Key>() {
+                Ok(_) => Ok(admitted),
+                Err(error) => Err(Error::invalid("tenant", error)),
+            },
+            Err(_) => Err(refusal),
+        }),
+    }
+}
+
+impl Admitted<'_> {
+    /// # Errors
+    /// When the facts of a tenant are not loaded.
+    pub fn decide(&self, asked: &Asked<'_>) -> Result<Decision, TenantNotLoaded> {
+        match asked.question(self.facts, self.now) {
+            // Invariant: the tenant asked about is the one that the caller was admitted to.
+            Some(question) => decide(self.facts, &Question { tenant: self.tenant, ..question }),
+            None => Ok(Decision::because(no_subject(self.facts, asked))),
+        }
+    }
+}
+
+/// Decides for a caller who may ask.
+///
+/// # Errors
+/// As [`admit`].
 pub fn check(
     facts: &Facts,
     call: &Call,
-    claim: &Claim,
     asked: &Asked<'_>,
     now: Time,
 ) -> Result<Result<Answer>, TenantNotLoaded> {
-    if let Err(refusal) = may_ask(facts, call, claim, now)? {
-        return Ok(Err(refusal));
-    }
-    let decision = decide_asked(facts, asked, now)?;
-    Ok(Ok(Answer { decision, revision: facts.revision }))
-}
-
-/// Decides many questions about one tenant for a caller who may ask; nothing for the malformed.
-///
-/// # Errors
-/// As [`check`].
-pub fn check_all(
-    facts: &Facts,
-    call: &Call,
-    claim: &Claim,
-    asked: &[Result<Asked<'_>>],
-    now: Time,
-) -> Result<Result<Vec<Option<Decision>>>, TenantNotLoaded> {
-    if let Err(refusal) = may_ask(facts, call, claim, now)? {
-        return Ok(Err(refusal));
-    }
-    let decide = |asked: &Result<Asked<'_>>| {
-        asked.as_ref().ok().map(|asked| decide_asked(facts, asked, now)).transpose()
-    };
-    Ok(Ok(asked.iter().map(decide).collect::<Result<_, _>>()?))
-}
-
-fn decide_asked(facts: &Facts, asked: &Asked<'_>, now: Time) -> Result<Decision, TenantNotLoaded> {
-    match asked.question(facts, now) {
-        Some(question) => decide(facts, &question),
-        None => Ok(Decision::because(no_subject(facts, asked))),
-    }
-}
-
-/// Whether the caller may ask about the tenant. Whoever may ask about every tenant is told that there is
-/// no such one; to everybody else it looks like one that is not theirs.
-fn may_ask(
-    facts: &Facts,
-    call: &Call,
-    claim: &Claim,
-    now: Time,
-) -> Result<Result<()>, TenantNotLoaded> {
-    let refusal = match authorise(facts, call, claim, now)? {
-        Ok(()) => return Ok(Ok(())),
-        Err(refusal) => refusal,
-    };
-    if facts.directory.tenants.contains_key(claim.tenant()) {
-        return Ok(Err(refusal));
-    }
-    match call.claim(Key::SYSTEM) {
-        Ok(everywhere) if authorise(facts, call, &everywhere, now)?.is_ok() => {
-            let malformed = |error| Error::invalid("tenant", error);
-            Ok(claim.tenant().parse::<Key>().map(|_| ()).map_err(malformed))
-        }
-        _ => Ok(Err(refusal)),
-    }
+    Ok(match admit(facts, call, asked.tenant, now)? {
+        Ok(admitted) => Ok(Answer { decision: admitted.decide(asked)?, revision: facts.revision }),
+        Err(refusal) => Err(refusal),
+    })
 }
 
 fn no_subject(facts: &Facts, asked: &Asked<'_>) -> Reason {
@@ -206,11 +223,11 @@ fn no_subject(facts: &Facts, asked: &Asked<'_>) -> Reason {
 }
 
 /// The permit to read in the tenant, or nothing when there is no such tenant.
-async fn permit_known(app: &App, call: &Call, claim: &Claim) -> Result<Option<Permit>> {
+async fn permit_known(app: &App, call: &Call, tenant: &str) -> Result<Option<Permit>> {
     let now = app.clock.now();
-    app.replica.ask(|facts| may_ask(facts, call, claim, now)).await??;
-    if app.replica.facts().directory.tenants.contains_key(claim.tenant()) {
-        permit(app, call, claim).await.map(Some)
+    app.replica.ask(|facts| Ok(admit(facts, call, tenant, now)?.map(drop))).await??;
+    if app.replica.facts().directory.tenants.contains_key(tenant) {
+        permit(app, call, &call.claim(tenant)?).await.map(Some)
     } else {
         Ok(None)
     }
@@ -250,13 +267,8 @@ pub struct NoHelp {
 ///
 /// # Errors
 /// The refusal of a caller who may not ask, or `UNAVAILABLE`.
-pub async fn explain(
-    app: &App,
-    call: &Call,
-    claim: &Claim,
-    asked: &Asked<'_>,
-) -> Result<Explained> {
-    let permit = permit_known(app, call, claim).await?;
+pub async fn explain(app: &App, call: &Call, asked: &Asked<'_>) -> Result<Explained> {
+    let permit = permit_known(app, call, asked.tenant).await?;
     let invited = match &permit {
         Some(permit) => {
             let now = app.clock.now();
@@ -281,8 +293,8 @@ pub async fn explain(
         _ => Ids::new(),
     };
     app.replica
-        .ask(|facts| match may_ask(facts, call, claim, now)? {
-            Ok(()) => explain_from(facts, asked, invited, &ids, now).map(Ok),
+        .ask(|facts| match admit(facts, call, asked.tenant, now)? {
+            Ok(_) => explain_from(facts, asked, invited, &ids, now).map(Ok),
             Err(refusal) => Ok(Err(refusal)),
         })
         .await?

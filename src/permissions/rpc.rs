@@ -1,14 +1,18 @@
 //! The PermissionService: generated types in and out.
 
-use futures::{StreamExt, stream::BoxStream};
+use futures::{FutureExt, StreamExt, stream::BoxStream};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Answer, Asked, Explained, Grounds, NoHelp, Remedy, RemedyKind};
+use super::{
+    Answer, Asked, Explained, Grounds, NoHelp, Remedy, RemedyKind,
+    stream::{Answers, Reply},
+};
 use crate::{
+    access::recognise_again,
     app::{App, Rpc},
     caller::Call,
     catalogue,
-    decision::{Flaw, Reason},
+    decision::{Decision, Flaw, Reason},
     error::{Error, Result},
     proto::{self as pb, permission_service_server::PermissionService},
     replica::revision_text,
@@ -23,11 +27,7 @@ impl PermissionService for Rpc {
         let (call, request) = Call::split(request)?;
         let pb::CheckPermissionRequest { tenant, subject, permission, resource } = &request;
         let answer = check(&self.0, &call, tenant, subject, permission, resource).await?;
-        Ok(Response::new(pb::CheckPermissionResponse {
-            allowed: answer.decision.allowed(),
-            reason: pb::Reason::from(answer.decision.reason).into(),
-            revision: revision_text(answer.revision),
-        }))
+        Ok(Response::new(answer.into()))
     }
 
     async fn batch_check_permissions(
@@ -39,38 +39,36 @@ impl PermissionService for Rpc {
             let wanted = format!("expected 1 to {} items", super::MAX_ITEMS);
             return Err(Error::invalid("items", wanted).into());
         }
-        let claim = call.claim(&request.tenant)?;
-        let keys = &self.0.keys;
+        let tenant = request.tenant.as_str();
         let mut asked = Vec::with_capacity(request.items.len());
         for item in &request.items {
             let pb::CheckPermissionItem { subject, permission, resource } = item;
-            let mut parsed = Asked::parse(keys, &request.tenant, subject, permission, resource);
-            if let Ok(asked) = &mut parsed {
-                asked.look_up(&self.0, &call, &claim).await?;
+            let mut item = Asked::parse(&self.0.keys, tenant, subject, permission, resource);
+            if let Ok(asked) = &mut item {
+                asked.look_up(&self.0, &call).await?;
             }
-            asked.push(parsed);
+            asked.push(item);
         }
         let now = self.0.clock.now();
-        let answers = self.0.replica.ask(|facts| {
-            let decisions = super::check_all(facts, &call, &claim, &asked, now)?;
-            Ok(decisions.map(|decisions| (decisions, facts.revision)))
+        let decided = self.0.replica.ask(|facts| {
+            let admitted = match super::admit(facts, &call, tenant, now)? {
+                Ok(admitted) => admitted,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            let decide = |item: &Result<Asked<'_>>| {
+                item.as_ref().ok().map(|asked| admitted.decide(asked)).transpose()
+            };
+            let decisions: Vec<_> = asked.iter().map(decide).collect::<Result<_, _>>()?;
+            Ok(Ok((decisions, facts.revision)))
         });
-        let (decisions, revision) = answers.await??;
-        let results =
-            asked.into_iter().zip(decisions).map(|(asked, decision)| match (asked, decision) {
-                (Err(error), _) => {
-                    pb::CheckPermissionResult { error: Some(error.into()), ..Default::default() }
-                }
-                (Ok(_), decision) => pb::CheckPermissionResult {
-                    allowed: decision.is_some_and(|d| d.allowed()),
-                    reason: decision.map_or(pb::Reason::Unspecified, |d| d.reason.into()).into(),
-                    error: None,
-                },
-            });
-        let revision = revision_text(revision);
+        let (decisions, revision) = decided.await??;
+        let results = asked.into_iter().zip(decisions).map(|(item, decision)| match decision {
+            Some(decision) => decision.into(),
+            None => item.err().map(pb::CheckPermissionResult::from).unwrap_or_default(),
+        });
         Ok(Response::new(pb::BatchCheckPermissionsResponse {
             results: results.collect(),
-            revision,
+            revision: revision_text(revision),
         }))
     }
 
@@ -81,17 +79,12 @@ impl PermissionService for Rpc {
         &self,
         request: Request<Streaming<pb::CheckPermissionStreamRequest>>,
     ) -> Result<Response<Self::CheckPermissionStreamStream>, Status> {
-        let (call, questions) = Call::split(request)?;
+        let (mut call, questions) = Call::split(request)?;
         let app = self.0.clone();
-        let answers = questions.then(move |question| {
-            let (app, call) = (app.clone(), call.clone());
-            async move { answer(&app, &call, &question?).await.map_err(Status::from) }
+        let answers = Answers::new(questions, self.0.stopping.clone(), move |question| {
+            answer_streamed(&app, &mut call, question)
         });
-        let mut stopping = self.0.stopping.clone();
-        let stopped = async move {
-            let _ = stopping.wait_for(|stopping| *stopping).await;
-        };
-        Ok(Response::new(answers.take_until(stopped).boxed()))
+        Ok(Response::new(answers.boxed()))
     }
 
     async fn explain_permission(
@@ -99,11 +92,10 @@ impl PermissionService for Rpc {
         request: Request<pb::ExplainPermissionRequest>,
     ) -> Result<Response<pb::ExplainPermissionResponse>, Status> {
         let (call, request) = Call::split(request)?;
-        let claim = call.claim(&request.tenant)?;
         let pb::ExplainPermissionRequest { tenant, subject, permission, resource } = &request;
         let mut asked = Asked::parse(&self.0.keys, tenant, subject, permission, resource)?;
-        asked.look_up(&self.0, &call, &claim).await?;
-        let explained = super::explain(&self.0, &call, &claim, &asked).await?;
+        asked.look_up(&self.0, &call).await?;
+        let explained = super::explain(&self.0, &call, &asked).await?;
         Ok(Response::new(explained.into()))
     }
 
@@ -122,15 +114,71 @@ impl PermissionService for Rpc {
     }
 }
 
-/// Answers one question of a stream; what is wrong with the question alone is an answer, too.
-async fn answer(
+async fn check(
     app: &App,
     call: &Call,
-    question: &pb::CheckPermissionStreamRequest,
+    tenant: &str,
+    subject: &str,
+    permission: &str,
+    resource: &str,
+) -> Result<Answer> {
+    let mut asked = Asked::parse(&app.keys, tenant, subject, permission, resource)?;
+    asked.look_up(app, call).await?;
+    let now = app.clock.now();
+    app.replica.ask(|facts| super::check(facts, call, &asked, now)).await?
+}
+
+/// Answers from memory, or later. The caller is recognised anew: it may have lost its right to ask since
+/// the stream began.
+fn answer_streamed(
+    app: &App,
+    call: &mut Call,
+    question: pb::CheckPermissionStreamRequest,
+) -> Reply<pb::CheckPermissionStreamResponse> {
+    let now = app.clock.now();
+    let pb::CheckPermissionStreamRequest { tenant, subject, permission, resource, .. } = &question;
+    let asked = Asked::parse(&app.keys, tenant, subject, permission, resource);
+    let answer = super::ask_now(app, |facts| {
+        if let Err(ended) = recognise_again(facts, &mut call.caller, now)? {
+            return Ok(Some(Err(ended)));
+        }
+        match &asked {
+            Ok(asked) if !asked.is_address() => super::check(facts, call, asked, now).map(Some),
+            _ => Ok(None),
+        }
+    });
+    let answer = match (answer, asked) {
+        (Some(Ok(Some(answer))), _) => Some(answer),
+        (Some(Err(error)), _) | (Some(Ok(None)), Err(error)) => Some(Err(error)),
+        (Some(Ok(None)), Ok(_)) | (None, _) => None,
+    };
+    match answer {
+        Some(answer) => Reply::Now(streamed(answer, question.correlation_id)),
+        None => Reply::Later(answer_streamed_later(app.clone(), call.clone(), question).boxed()),
+    }
+}
+
+async fn answer_streamed_later(
+    app: App,
+    mut call: Call,
+    question: pb::CheckPermissionStreamRequest,
 ) -> Result<pb::CheckPermissionStreamResponse> {
+    let now = app.clock.now();
+    app.replica.ask(|facts| recognise_again(facts, &mut call.caller, now)).await??;
     let pb::CheckPermissionStreamRequest { tenant, subject, permission, resource, correlation_id } =
         question;
-    let answer = match check(app, call, tenant, subject, permission, resource).await {
+    let answer = check(&app, &call, &tenant, &subject, &permission, &resource).await;
+    // Between the recognition and the answer a tenant may have been read for seconds.
+    app.replica.ask(|facts| recognise_again(facts, &mut call.caller, app.clock.now())).await??;
+    streamed(answer, correlation_id)
+}
+
+/// What is wrong with one question is its answer; what is wrong with the caller ends the stream.
+fn streamed(
+    answer: Result<Answer>,
+    correlation_id: u64,
+) -> Result<pb::CheckPermissionStreamResponse> {
+    let answer = match answer {
         Ok(answer) => pb::CheckPermissionStreamResponse {
             allowed: answer.decision.allowed(),
             reason: pb::Reason::from(answer.decision.reason).into(),
@@ -142,22 +190,30 @@ async fn answer(
         }
         Err(error) => return Err(error),
     };
-    Ok(pb::CheckPermissionStreamResponse { correlation_id: *correlation_id, ..answer })
+    Ok(pb::CheckPermissionStreamResponse { correlation_id, ..answer })
 }
 
-async fn check(
-    app: &App,
-    call: &Call,
-    tenant: &str,
-    subject: &str,
-    permission: &str,
-    resource: &str,
-) -> Result<Answer> {
-    let claim = call.claim(tenant)?;
-    let mut asked = Asked::parse(&app.keys, tenant, subject, permission, resource)?;
-    asked.look_up(app, call, &claim).await?;
-    let now = app.clock.now();
-    app.replica.ask(|facts| super::check(facts, call, &claim, &asked, now)).await?
+impl From<Decision> for pb::CheckPermissionResult {
+    fn from(decision: Decision) -> Self {
+        let reason = pb::Reason::from(decision.reason).into();
+        Self { allowed: decision.allowed(), reason, error: None }
+    }
+}
+
+impl From<Error> for pb::CheckPermissionResult {
+    fn from(error: Error) -> Self {
+        Self { error: Some(error.into()), ..Default::default() }
+    }
+}
+
+impl From<Answer> for pb::CheckPermissionResponse {
+    fn from(answer: Answer) -> Self {
+        Self {
+            allowed: answer.decision.allowed(),
+            reason: pb::Reason::from(answer.decision.reason).into(),
+            revision: revision_text(answer.revision),
+        }
+    }
 }
 
 impl From<Error> for pb::CheckPermissionError {

@@ -1,6 +1,7 @@
 //! What surrounds every call: who calls, where it runs, how long it may take, and its traces. Only the
 //! check itself stays on the connection's own thread; everything else moves to the work runtime, where
-//! a caller who hangs up cannot cut a change in half.
+//! a caller who hangs up cannot cut a change in half. A stream is over for this layer when it begins: it
+//! is answered on the connection's thread for as long as both sides want.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -33,8 +34,8 @@ use crate::{
 };
 
 /// Names the call in logs, and in the answer.
-const REQUEST_ID: &str = "rolecall-request-id";
-const CHECK: &str = "/rolecall.v1.PermissionService/CheckPermission";
+pub(super) const REQUEST_ID: &str = "rolecall-request-id";
+pub(super) const CHECK: &str = "/rolecall.v1.PermissionService/CheckPermission";
 const REFLECTION: &str = "/grpc.reflection.";
 /// The longest that any call takes, whatever deadline it asks for.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -77,17 +78,16 @@ async fn pass(State(gate): State<Gate>, request: Request, next: Next) -> Respons
         let (gate, span) = (gate.clone(), span.clone());
         async move { handle(gate, path, rule, request, next, span).await }
     };
+    let call = call.instrument(span.clone());
     let outcome = if path == CHECK {
-        AssertUnwindSafe(call.instrument(span.clone())).catch_unwind().await.map_err(|_| panicked())
+        let call = AssertUnwindSafe(call).catch_unwind();
+        tokio::time::timeout(deadline, call).await.map(|ended| ended.map_err(|_| panicked()))
     } else {
         // Spawned: when the deadline passes, or the caller leaves, the operation still ends whole.
-        let task = gate.0.work.spawn(call.instrument(span.clone()));
-        match tokio::time::timeout(deadline, task).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(_)) => Err(panicked()),
-            Err(_) => Err(Error::Deadline),
-        }
+        let task = gate.0.work.spawn(call);
+        tokio::time::timeout(deadline, task).await.map(|ended| ended.map_err(|_| panicked()))
     };
+    let outcome = outcome.unwrap_or(Err(Error::Deadline));
     let mut response = outcome.unwrap_or_else(|error| Status::from(error).into_http());
     finish(&mut response, path, &span, started);
     if let Ok(id) = HeaderValue::from_str(&id) {
@@ -128,7 +128,7 @@ async fn beside(gate: &Gate, request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-fn find(path: &str) -> Option<(&'static str, Rule)> {
+pub(super) fn find(path: &str) -> Option<(&'static str, Rule)> {
     let at = RULES.binary_search_by_key(&path, |(path, _)| path).ok()?;
     Some(RULES[at])
 }
@@ -144,13 +144,16 @@ fn user_agent(headers: &HeaderMap) -> String {
 
 /// The caller's own id when it is short and printable, else a new one.
 fn request_id(headers: &HeaderMap, app: &App) -> String {
-    let given = headers.get("x-request-id").and_then(|value| value.to_str().ok());
-    let sane = |id: &&str| {
-        (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-    };
-    given.filter(sane).map(str::to_owned).unwrap_or_else(|| {
+    given_id(headers).and_then(|id| id.to_str().ok()).map(str::to_owned).unwrap_or_else(|| {
         random::id::<EventId>(app.clock.now())
             .map_or_else(|_| String::new(), |id| id.uuid().simple().to_string())
+    })
+}
+
+pub(super) fn given_id(headers: &HeaderMap) -> Option<&HeaderValue> {
+    headers.get("x-request-id").filter(|id| {
+        let id = id.as_bytes();
+        (1..=64).contains(&id.len()) && id.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
     })
 }
 
@@ -181,11 +184,19 @@ fn finish(response: &mut Response<Body>, path: &'static str, span: &tracing::Spa
         .map_or(Code::Ok, |status| Code::from_bytes(status.as_bytes()));
     let name = code_name(code);
     span.record("rpc.code", name);
-    metrics::histogram!("rpc_server_call_duration_seconds", "rpc_method" => path, "rpc_response_status_code" => name)
-        .record(start.elapsed());
+    duration(path, name).record(start.elapsed());
     if path != CHECK {
         span.in_scope(|| tracing::info!("call"));
     }
+}
+
+/// How long calls of a method took that ended so.
+pub(super) fn duration(path: &'static str, code: &'static str) -> metrics::Histogram {
+    metrics::histogram!(
+        "rpc_server_call_duration_seconds",
+        "rpc_method" => path,
+        "rpc_response_status_code" => code
+    )
 }
 
 fn code_name(code: Code) -> &'static str {

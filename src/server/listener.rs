@@ -4,11 +4,16 @@
 
 use std::{convert::Infallible, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use axum::{Router, extract::ConnectInfo};
+use axum::{Router, extract::ConnectInfo, routing::future::RouteFuture};
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::{
+    body::{Body, Incoming},
+    service::service_fn,
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto::Builder, graceful::GracefulShutdown},
-    service::TowerToHyperService,
 };
 use rustls::{
     ServerConfig,
@@ -20,7 +25,10 @@ use tokio::{
     sync::{mpsc, watch},
 };
 use tokio_rustls::TlsAcceptor;
-use tower::ServiceBuilder;
+use tower::Service;
+
+use super::fast::{Answer, Fast, Outcome};
+use crate::app::App;
 
 /// Calls in flight on one connection.
 const STREAMS: u32 = 256;
@@ -74,11 +82,31 @@ type Socket = (std::net::TcpStream, SocketAddr);
 impl Listener {
     /// # Errors
     /// When a thread cannot be started.
-    pub fn start(
+    pub fn start(socket: TcpListener, router: Router, tls: Option<Tls>) -> std::io::Result<Self> {
+        Self::start_fronts(socket, tls, || Front { router: router.clone(), fast: None })
+    }
+
+    /// Answers checks the short way, and everything else by the router.
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
+    pub fn start_fast(
         socket: TcpListener,
-        router: Router,
+        router: &Router,
         tls: Option<Tls>,
-    ) -> Result<Self, std::io::Error> {
+        app: &App,
+    ) -> std::io::Result<Self> {
+        Self::start_fronts(socket, tls, || Front {
+            router: router.clone(),
+            fast: Some(Fast::new(app.clone())),
+        })
+    }
+
+    fn start_fronts(
+        socket: TcpListener,
+        tls: Option<Tls>,
+        front: impl Fn() -> Front,
+    ) -> std::io::Result<Self> {
         let (stop, stopping) = watch::channel(false);
         let count = std::thread::available_parallelism().map_or(1, usize::from);
         let mut queues = Vec::new();
@@ -87,7 +115,7 @@ impl Listener {
             let (queue, sockets) = mpsc::channel(BACKLOG);
             let (alive, ended) = mpsc::channel(1);
             let core =
-                Core { router: router.clone(), tls: tls.clone(), stopping: stopping.clone() };
+                Core { front: Arc::new(front()), tls: tls.clone(), stopping: stopping.clone() };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             std::thread::Builder::new().name(format!("core-{n}")).spawn(move || {
                 runtime.block_on(core.run(sockets));
@@ -144,8 +172,39 @@ async fn accept(
     }
 }
 
-struct Core {
+/// What answers on one core, which shares it with no other.
+struct Front {
     router: Router,
+    fast: Option<Fast>,
+}
+
+impl Front {
+    async fn answer(
+        &self,
+        peer: Peer,
+        request: Request<Incoming>,
+    ) -> Result<Response<Answer>, Infallible> {
+        let answer = match &self.fast {
+            None => self.route(peer, request).await,
+            Some(fast) => match fast.answer(request).await {
+                Outcome::Answered(answer) => return Ok(answer),
+                Outcome::Left(request) => self.route(peer, request).await,
+            },
+        };
+        answer.map(|answer| answer.map(Answer::Router))
+    }
+
+    fn route<B>(&self, peer: Peer, mut request: Request<B>) -> RouteFuture<Infallible>
+    where
+        B: Body<Data = Bytes, Error: Into<axum::BoxError>> + Send + 'static,
+    {
+        request.extensions_mut().insert(ConnectInfo(peer));
+        self.router.clone().call(request)
+    }
+}
+
+struct Core {
+    front: Arc<Front>,
     tls: Option<Tls>,
     stopping: watch::Receiver<bool>,
 }
@@ -167,16 +226,16 @@ impl Core {
                 metrics::counter!("rolecall_connections_refused_total").increment(1);
                 continue;
             };
-            let (router, builder) = (self.router.clone(), builder.clone());
+            let (front, builder) = (self.front.clone(), builder.clone());
             let (watcher, tls) = (graceful.watcher(), self.tls.clone());
             tokio::spawn(async move {
                 let _place = place;
                 match tls {
-                    None => serve(stream, peer, router, &builder, watcher).await,
+                    None => serve(stream, peer, front, &builder, watcher).await,
                     Some(Tls(acceptor)) => {
                         let handshake = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream));
                         if let Ok(Ok(stream)) = handshake.await {
-                            serve(stream, peer, router, &builder, watcher).await;
+                            serve(stream, peer, front, &builder, watcher).await;
                         }
                     }
                 }
@@ -204,17 +263,14 @@ fn http() -> Builder<TokioExecutor> {
 async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
     peer: SocketAddr,
-    router: Router,
+    front: Arc<Front>,
     builder: &Builder<TokioExecutor>,
     watcher: hyper_util::server::graceful::Watcher,
 ) {
-    let service = ServiceBuilder::new()
-        .map_request(move |mut request: http::Request<hyper::body::Incoming>| {
-            request.extensions_mut().insert(ConnectInfo(Peer(peer)));
-            request
-        })
-        .service(router);
-    let service = TowerToHyperService::new(service);
+    let service = service_fn(move |request| {
+        let front = front.clone();
+        async move { front.answer(Peer(peer), request).await }
+    });
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     if let Err(error) = watcher.watch(connection.into_owned()).await {
         tracing::debug!(%error, "a connection ended badly");

@@ -4,6 +4,7 @@
 mod accounts;
 mod audit;
 mod catalogue;
+mod checks;
 mod crash;
 mod decision;
 mod escalation;

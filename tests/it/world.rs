@@ -318,6 +318,11 @@ impl Api {
         Self { auth: self.auth.clone(), ..Self::connect(server, "").await }
     }
 
+    /// What it sends as `authorization`.
+    pub fn bearer(&self) -> &str {
+        self.auth.credential.as_ref().map_or("", |credential| credential.to_str().unwrap())
+    }
+
     pub fn on_behalf_of(&self, user: &str) -> Self {
         let on_behalf_of = Some(user.parse().unwrap());
         Self { channel: self.channel.clone(), auth: Auth { on_behalf_of, ..self.auth.clone() } }

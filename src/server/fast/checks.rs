@@ -1,0 +1,161 @@
+//! The messages of CheckPermission and BatchCheckPermissions, read where they lie and written once. What
+//! is out of the ordinary gives nothing: the router reads it again and says what is wrong.
+
+use prost::{
+    Message,
+    encoding::{DecodeContext, WireType, decode_key, decode_varint, message, skip_field},
+};
+
+use crate::{
+    caller::Call,
+    decision::{Facts, TenantNotLoaded, Time},
+    permissions::{self, Asked},
+    proto as pb,
+    replica::revision_text,
+    secret::Keys,
+};
+
+/// Who asks, and what answers.
+pub struct Asking<'a> {
+    pub keys: &'a Keys,
+    pub facts: &'a Facts,
+    pub call: &'a Call,
+    pub now: Time,
+}
+
+/// Appends the answer to the encoded question, or gives up.
+pub type Answerer = fn(&Asking<'_>, &[u8], &mut Vec<u8>) -> Result<Option<()>, TenantNotLoaded>;
+
+/// Answers a CheckPermissionRequest.
+///
+/// # Errors
+/// When the facts of a tenant are not loaded.
+pub fn check(
+    asking: &Asking<'_>,
+    message: &[u8],
+    answer: &mut Vec<u8>,
+) -> Result<Option<()>, TenantNotLoaded> {
+    let Some(question) = Question::read(message) else { return Ok(None) };
+    let Some(Ok(asked)) = question.parse(asking.keys, question.tenant) else { return Ok(None) };
+    let Ok(decided) = permissions::check(asking.facts, asking.call, &asked, asking.now)? else {
+        return Ok(None);
+    };
+    Ok(pb::CheckPermissionResponse::from(decided).encode(answer).ok())
+}
+
+/// Answers a BatchCheckPermissionsRequest.
+///
+/// # Errors
+/// When the facts of a tenant are not loaded.
+pub fn batch(
+    asking: &Asking<'_>,
+    message: &[u8],
+    answer: &mut Vec<u8>,
+) -> Result<Option<()>, TenantNotLoaded> {
+    let Some((tenant, items)) = measure(message) else { return Ok(None) };
+    if !(1..=permissions::MAX_ITEMS).contains(&items) {
+        return Ok(None);
+    }
+    let Asking { facts, call, now, .. } = *asking;
+    let Ok(admitted) = permissions::admit(facts, call, tenant, now)? else { return Ok(None) };
+    for (_, item) in Fields(message).flatten().filter(|(tag, _)| *tag == ITEMS) {
+        let asked = Question::read(item).and_then(|question| question.parse(asking.keys, tenant));
+        let result = match asked {
+            Some(Ok(asked)) => admitted.decide(&asked)?.into(),
+            Some(Err(malformed)) => pb::CheckPermissionResult::from(malformed),
+            None => return Ok(None),
+        };
+        message::encode(RESULTS, &result, answer);
+    }
+    let revision = revision_text(facts.revision);
+    let end = pb::BatchCheckPermissionsResponse { results: Vec::new(), revision };
+    Ok(end.encode(answer).ok())
+}
+
+const ITEMS: u32 = 2;
+const RESULTS: u32 = 1;
+
+/// The tenant of a batch and the number of its items.
+fn measure(message: &[u8]) -> Option<(&str, usize)> {
+    let (mut tenant, mut items) = ("", 0);
+    for field in Fields(message) {
+        match field? {
+            (1, text) => tenant = std::str::from_utf8(text).ok()?,
+            (ITEMS, _) => items += 1,
+            _ => {}
+        }
+    }
+    Some((tenant, items))
+}
+
+/// A CheckPermissionRequest or CheckPermissionItem.
+#[derive(Default)]
+struct Question<'a> {
+    tenant: &'a str,
+    subject: &'a str,
+    permission: &'a str,
+    resource: &'a str,
+}
+
+impl<'a> Question<'a> {
+    fn read(message: &'a [u8]) -> Option<Self> {
+        let mut question = Self::default();
+        for field in Fields(message) {
+            let (tag, text) = field?;
+            let field = match tag {
+                1 => &mut question.tenant,
+                2 => &mut question.subject,
+                3 => &mut question.permission,
+                4 => &mut question.resource,
+                _ => continue,
+            };
+            *field = std::str::from_utf8(text).ok()?;
+        }
+        Some(question)
+    }
+
+    /// Nothing for an address, which has to be looked up.
+    fn parse(&self, keys: &Keys, tenant: &'a str) -> Option<crate::error::Result<Asked<'a>>> {
+        let asked = Asked::parse(keys, tenant, self.subject, self.permission, self.resource);
+        asked.map(|asked| (!asked.is_address()).then_some(asked)).transpose()
+    }
+}
+
+/// The texts and messages in an encoded message, by number; numbers in fields that nobody knows are
+/// skipped. Nothing for what is malformed, after which comes no more.
+struct Fields<'a>(&'a [u8]);
+
+/// The last field that the messages read here have as a text or a message.
+const LAST: u32 = 4;
+
+impl<'a> Fields<'a> {
+    fn read(&mut self) -> Option<Option<(u32, &'a [u8])>> {
+        let rest = &mut self.0;
+        while !rest.is_empty() {
+            let (tag, wire_type) = decode_key(rest).ok()?;
+            if wire_type == WireType::LengthDelimited {
+                let length = usize::try_from(decode_varint(rest).ok()?).ok()?;
+                return Some(Some((tag, rest.split_off(..length)?)));
+            }
+            if tag <= LAST {
+                return None;
+            }
+            skip_field(wire_type, tag, rest, DecodeContext::default()).ok()?;
+        }
+        Some(None)
+    }
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = Option<(u32, &'a [u8])>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.read() {
+            Some(field) => field.map(Some),
+            None => {
+                self.0 = &[];
+                Some(None)
+            }
+        }
+    }
+}
