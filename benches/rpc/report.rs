@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use plotters::prelude::*;
+use plotters::{coord::Shift, prelude::*};
 
 /// One turn of one contestant.
 #[derive(Debug, Clone, Copy, Default)]
@@ -70,24 +70,37 @@ pub fn table(rows: &[Row]) {
     println!();
 }
 
-/// Bars: microseconds of a server's CPU for a check; lower is better.
+const YARDSTICK: RGBColor = RGBColor(0x9a, 0xa5, 0xb1);
+const OURS: RGBColor = RGBColor(0x1f, 0x6f, 0xb2);
+
+/// Bars: microseconds of a server's CPU for a check. Calls of one check on the left, several checks in
+/// a call on the right, each on a scale of its own; a single call at a time is about latency.
 pub fn plot(path: &Path, rows: &[Row]) {
-    const SIZE: (u32, u32) = (860, 420);
-    const YARDSTICK: RGBColor = RGBColor(0x9a, 0xa5, 0xb1);
-    const OURS: RGBColor = RGBColor(0x1f, 0x6f, 0xb2);
-    let area = SVGBackend::new(path, SIZE).into_drawing_area();
+    let area = SVGBackend::new(path, (1_000, 400)).into_drawing_area();
     area.fill(&WHITE).unwrap();
-    let top = rows
-        .iter()
-        .flat_map(|row| [of(&row.yardstick, |t| t.server), of(&row.ours, |t| t.server)])
-        .fold(0.0, f64::max);
-    let mut chart = ChartBuilder::on(&area)
-        .caption("CPU of the server for one check, µs (lower is better)", ("sans-serif", 18))
-        .margin(12)
-        .x_label_area_size(34)
-        .y_label_area_size(44)
-        .build_cartesian_2d(0.0..rows.len() as f64, 0.0..top * 1.15)
+    let (left, right) = area.split_horizontally(380);
+    panel(&left, "CPU for a check, µs: one in a call", &rows[1..4]);
+    panel(&right, "µs: many in a call", &rows[4..]);
+    area.present().unwrap();
+}
+
+/// Those of one contestant.
+type Turns = fn(&Row) -> &[Turn];
+
+fn panel(area: &DrawingArea<SVGBackend<'_>, Shift>, title: &str, rows: &[Row]) {
+    let contestants: [(_, _, Turns); 2] =
+        [("empty RPC", YARDSTICK, |row| &row.yardstick), ("Rolecall", OURS, |row| &row.ours)];
+    let height = |turns: &[Turn]| of(turns, |turn| turn.server);
+    let heights = rows.iter().flat_map(|row| [height(&row.yardstick), height(&row.ours)]);
+    let top = heights.fold(0.0, f64::max) * 1.3;
+    let mut chart = ChartBuilder::on(area)
+        .caption(title, ("sans-serif", 18))
+        .margin(10)
+        .x_label_area_size(30)
+        .y_label_area_size(40)
+        .build_cartesian_2d(0.0..rows.len() as f64, 0.0..top)
         .unwrap();
+    // Labels stand at halves, in the middle of the bars.
     let name = |at: &f64| {
         let row = rows.get(*at as usize).filter(|_| (at.fract() - 0.5).abs() < 0.01);
         row.map(|row| row.load.clone()).unwrap_or_default()
@@ -95,40 +108,30 @@ pub fn plot(path: &Path, rows: &[Row]) {
     chart
         .configure_mesh()
         .disable_x_mesh()
+        .light_line_style(TRANSPARENT)
         .x_labels(2 * rows.len() + 1)
         .x_label_formatter(&name)
-        .y_desc("µs")
-        .label_style(("sans-serif", 11))
+        .label_style(("sans-serif", 13))
         .draw()
         .unwrap();
-    let bars = |ours: bool| {
-        let (from, colour) = if ours { (0.5, OURS) } else { (0.15, YARDSTICK) };
-        let (label, turns): (_, fn(&Row) -> &[Turn]) = match ours {
-            true => ("Rolecall", |row| &row.ours),
-            false => ("empty RPC", |row| &row.yardstick),
-        };
-        let heights = rows.iter().map(move |row| of(turns(row), |t| t.server));
-        (label, colour, from, heights)
-    };
-    for ours in [false, true] {
-        let (label, colour, from, heights) = bars(ours);
-        let bars = heights.clone().enumerate().map(|(n, height)| {
-            let left = n as f64 + from;
-            Rectangle::new([(left, 0.0), (left + 0.35, height)], colour.filled())
+    for (n, (label, colour, turns)) in contestants.into_iter().enumerate() {
+        let at = |row: usize| row as f64 + 0.14 + 0.36 * n as f64;
+        let bars = rows.iter().enumerate().map(|(row, of)| {
+            Rectangle::new([(at(row), 0.0), (at(row) + 0.34, height(turns(of)))], colour.filled())
         });
         let key = move |(x, y)| Rectangle::new([(x, y - 5), (x + 12, y + 5)], colour.filled());
         chart.draw_series(bars).unwrap().label(label).legend(key);
-        let numbers = heights.enumerate().map(|(n, height)| {
-            let at = (n as f64 + from + 0.02, height + top * 0.05);
-            Text::new(format!("{height:.2}"), at, ("sans-serif", 11))
+        let numbers = rows.iter().enumerate().map(|(row, of)| {
+            let height = height(turns(of));
+            let place = (at(row) + 0.02, height + top * 0.045);
+            Text::new(format!("{height:.2}"), place, ("sans-serif", 13))
         });
         chart.draw_series(numbers).unwrap();
     }
     chart
         .configure_series_labels()
         .position(SeriesLabelPosition::UpperRight)
-        .label_font(("sans-serif", 12))
+        .label_font(("sans-serif", 14))
         .draw()
         .unwrap();
-    area.present().unwrap();
 }
