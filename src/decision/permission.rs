@@ -16,16 +16,21 @@ pub enum PermissionError {
     Length,
 }
 
+/// How many words there are between the dots; nothing when one is empty or has other characters.
 fn segments(text: &str) -> Option<usize> {
-    let mut count = 0;
-    for segment in text.split('.') {
-        let word = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
-        if segment.is_empty() || !segment.bytes().all(word) {
-            return None;
+    let mut count = 1;
+    let mut empty = true;
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' => empty = false,
+            b'.' if !empty => {
+                count += 1;
+                empty = true;
+            }
+            _ => return None,
         }
-        count += 1;
     }
-    Some(count)
+    (!empty).then_some(count)
 }
 
 /// A well-formed `module.action` word.

@@ -39,19 +39,28 @@ impl<'a> Resource<'a> {
         if text.len() > MAX_RESOURCE {
             return Err(ResourceError::Length);
         }
-        let mut count = 0;
-        for segment in text.split('/') {
-            if segment.is_empty() {
-                return Err(ResourceError::Pairs);
+        let mut count = 1;
+        let mut empty = true;
+        for byte in text.bytes() {
+            if byte == b'/' {
+                if empty {
+                    return Err(ResourceError::Pairs);
+                }
+                count += 1;
+                empty = true;
+                continue;
             }
-            let legal = if count % 2 == 0 { is_type_char } else { is_id_char };
-            if !segment.chars().all(legal) {
+            let is_id = count % 2 == 0;
+            if !(is_type_byte(byte) || is_id && is_id_byte(byte)) {
                 return Err(ResourceError::Characters);
             }
-            count += 1;
+            empty = false;
         }
-        if count % 2 != 0 {
+        if empty || count % 2 != 0 {
             return Err(ResourceError::Pairs);
+        }
+        if !text.is_ascii() && !text.chars().all(|c| c.is_ascii() || c.is_alphanumeric()) {
+            return Err(ResourceError::Characters);
         }
         if count > 2 * MAX_PAIRS {
             return Err(ResourceError::Length);
@@ -66,12 +75,13 @@ impl<'a> Resource<'a> {
     }
 }
 
-fn is_type_char(c: char) -> bool {
-    matches!(c, 'a'..='z' | '0'..='9' | '_' | '-')
+fn is_type_byte(byte: u8) -> bool {
+    matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-')
 }
 
-fn is_id_char(c: char) -> bool {
-    c.is_alphanumeric() || matches!(c, '.' | '_' | '~' | ':' | '@' | '=' | '+' | '-')
+/// Whether an id may have it, besides what a type may have; letters beyond ASCII are looked at as a whole.
+fn is_id_byte(byte: u8) -> bool {
+    matches!(byte, b'A'..=b'Z' | b'.' | b'~' | b':' | b'@' | b'=' | b'+' | 0x80..)
 }
 
 /// Whether `path` is `scope` or lies beneath it; both are pairs.
@@ -121,6 +131,14 @@ mod tests {
         for text in ["workspaces", "/", "a/b/c", "a//b", "a/b/", "A/b", "a/b c", "a/\u{7}", &pairs]
         {
             assert!(Resource::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_id_may_have_letters_of_any_script_and_a_type_may_not() {
+        assert!(Resource::parse("cities/Orléans").is_ok());
+        for text in ["régions/1", "cities/a\u{2028}b", "cities/\u{1f600}"] {
+            assert_eq!(Resource::parse(text), Err(ResourceError::Characters), "{text}");
         }
     }
 }
