@@ -282,20 +282,20 @@ impl<'a> There<'a, '_> {
 
     fn lasts(&self, held: &Held<'_>) -> bool {
         let wanted = self.scope.ends.map_or(i64::MAX, |ends| ends.timestamp_micros());
-        held.dates(self.now) == Dates::Inside && held.grant.ends >= wanted
+        held.grant.dates(self.now) == Dates::Inside && held.grant.ends >= wanted
     }
 
     fn spans(&self, held: &Held<'_>) -> bool {
         let whole_tenant = self.scope.workspace.is_none() && self.scope.path.is_empty();
         self.place.is_none()
             || !whole_tenant
-            || self.home.roles.reach(held.grant.role) >= self.scope.reach
+            || self.home.matrix.reach(held.grant.role) >= self.scope.reach
     }
 
     /// What reaches a workspace by having joined it lasts no longer than what joined it.
     fn stays(&self, held: &Held<'_>) -> bool {
         let joined =
-            held.grant.is_on_tenant() && self.home.roles.reach(held.grant.role) == Reach::Joined;
+            held.grant.is_on_tenant() && self.home.matrix.reach(held.grant.role) == Reach::Joined;
         let Some(place) = self.place.filter(|place| joined && place.workspace != TENANT) else {
             return true;
         };

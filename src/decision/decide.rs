@@ -6,7 +6,7 @@ use super::{
     Facts, Permission, Resource, TenantFacts,
     facts::is_active,
     members::Member,
-    packed::{Grant, Kind, TENANT},
+    packed::{Grant, Item, Kind, Packed, TENANT},
     path_covers,
     permission::pattern_matches,
     record::{ApiKey, MemberKind, MemberStatus, Reach, TenantStatus, Time},
@@ -127,7 +127,7 @@ fn decide_held(facts: &Facts, question: &Question<'_>) -> Result<Reason, TenantN
         && (entry.status == TenantStatus::Active || question.permission.is_iam())
         && let Some(member) = &operator
     {
-        let row = system.roles.matching(question.permission);
+        let row = system.matching(question.permission);
         let search = Search { home: system, member, row, place: None, now };
         if search.finds(&mut reason) {
             return Ok(Reason::Allowed);
@@ -137,7 +137,7 @@ fn decide_held(facts: &Facts, question: &Question<'_>) -> Result<Reason, TenantN
         return Ok(flaw);
     }
     if let Some(member) = member.as_ref().filter(|_| question.subject.may_hold_in(tenant.id)) {
-        let row = tenant.roles.matching(question.permission);
+        let row = tenant.matching(question.permission);
         let search = Search { home: tenant, member, row, place: Some(place), now };
         if search.finds(&mut reason) {
             return Ok(Reason::Allowed);
@@ -161,19 +161,36 @@ pub(super) struct Search<'a> {
 impl<'a> Search<'a> {
     /// Whether something is in force; notes why not when only dates stand in the way.
     fn finds(&self, reason: &mut Reason) -> bool {
-        self.matches().any(|held| match held.dates(self.now) {
-            Dates::Inside => true,
-            Dates::Over => {
-                if *reason == Reason::NoRole {
-                    *reason = Reason::AssignmentExpired;
-                }
-                false
-            }
-            Dates::Ahead => {
-                *reason = Reason::AssignmentNotStarted;
-                false
-            }
+        let Member { packed, items, .. } = *self.member;
+        items.iter().any(|item| match item.kind() {
+            Kind::Group(n) => self.home.group_at(n).is_some_and(|group| {
+                let packed = &group.packed;
+                packed.items().iter().any(|item| self.allows(packed, *item, reason))
+            }),
+            Kind::Plain { .. } | Kind::Special { .. } => self.allows(packed, *item, reason),
         })
+    }
+
+    fn allows(&self, packed: &Packed, item: Item, reason: &mut Reason) -> bool {
+        let Self { home, member, row, place, now } = *self;
+        // Most items are of another workspace: no need to look at their roles.
+        if let (Kind::Plain { at, .. }, Some(place)) = (item.kind(), place)
+            && at != place.workspace
+            && at != TENANT
+        {
+            return false;
+        }
+        let Some(grant) = packed.grant(item) else { return false };
+        if !row.has(grant.role) || !covers(home, member, &grant, place, now) {
+            return false;
+        }
+        match grant.dates(now) {
+            Dates::Inside => return true,
+            Dates::Over if *reason == Reason::NoRole => *reason = Reason::AssignmentExpired,
+            Dates::Over => {}
+            Dates::Ahead => *reason = Reason::AssignmentNotStarted,
+        }
+        false
     }
 
     /// What matches and reaches the place, whenever it holds.
@@ -187,7 +204,7 @@ impl<'a> Search<'a> {
     /// What gives the permission there now.
     pub fn grounds(&self) -> impl Iterator<Item = Held<'a>> {
         let now = self.now;
-        self.matches().filter(move |held| held.dates(now) == Dates::Inside)
+        self.matches().filter(move |held| held.grant.dates(now) == Dates::Inside)
     }
 }
 
@@ -218,12 +235,12 @@ pub fn is_administrator(facts: &Facts, tenant: &TenantFacts, user: UserId, now: 
     let active = is_active(member.head)
         && member.head.kind == MemberKind::Internal
         && !facts.directory.account(user).disabled;
-    let row = tenant.roles.matching(Permission::ADMINISTER);
+    let row = tenant.matching(Permission::ADMINISTER);
     let now = now.timestamp_micros();
     active
         && holdings(tenant, member).any(|held| {
             held.grant.ends == i64::MAX
-                && held.dates(now) == Dates::Inside
+                && held.grant.dates(now) == Dates::Inside
                 && held.grant.is_on_tenant()
                 && row.has(held.grant.role)
         })
@@ -262,11 +279,11 @@ pub(super) enum Dates {
     Ahead,
 }
 
-impl Held<'_> {
+impl Grant<'_> {
     pub fn dates(&self, now: i64) -> Dates {
-        if now >= self.grant.ends {
+        if now >= self.ends {
             Dates::Over
-        } else if now < self.grant.starts {
+        } else if now < self.starts {
             Dates::Ahead
         } else {
             Dates::Inside
@@ -300,12 +317,12 @@ pub(super) fn covers(
     now: i64,
 ) -> bool {
     let Some(place) = place else {
-        return grant.is_on_tenant() && tenant.roles.reach(grant.role) == Reach::Everywhere;
+        return grant.is_on_tenant() && tenant.matrix.reach(grant.role) == Reach::Everywhere;
     };
     if !grant.is_on_tenant() {
         return grant.workspace == place.workspace && path_covers(grant.path, place.path);
     }
-    match tenant.roles.reach(grant.role) {
+    match tenant.matrix.reach(grant.role) {
         Reach::Everywhere => true,
         Reach::Here | Reach::Joined if place.workspace == TENANT => place.path.is_empty(),
         Reach::Here => false,
@@ -323,7 +340,7 @@ pub(super) fn has_joined(
     holdings(tenant, *member).any(|held| {
         held.grant.workspace == workspace
             && held.grant.path.is_empty()
-            && held.dates(now) == Dates::Inside
+            && held.grant.dates(now) == Dates::Inside
     })
 }
 

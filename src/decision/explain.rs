@@ -106,7 +106,7 @@ fn consider(
     place: Option<Place<'_>>,
     question: &Question<'_>,
 ) -> Vec<Considered> {
-    let row = home.roles.matching(question.permission);
+    let row = home.matching(question.permission);
     let now = question.now.timestamp_micros();
     let flaw = |held: &Held<'_>| {
         if !row.has(held.grant.role) {
@@ -115,7 +115,7 @@ fn consider(
         if !covers(home, member, &held.grant, place, now) {
             return Some(Flaw::Scope);
         }
-        match held.dates(now) {
+        match held.grant.dates(now) {
             Dates::Inside => None,
             Dates::Over => Some(Flaw::Expired),
             Dates::Ahead => Some(Flaw::NotStarted),
@@ -157,7 +157,7 @@ fn matched(role: &Role, question: &Question<'_>) -> String {
 }
 
 fn roles_that_allow(tenant: &TenantFacts, question: &Question<'_>) -> Vec<RoleId> {
-    let row = tenant.roles.matching(question.permission);
+    let row = tenant.matching(question.permission);
     let mut roles: Vec<_> = row
         .numbers()
         .filter_map(|n| {

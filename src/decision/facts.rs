@@ -25,7 +25,7 @@ use super::{
         self, Account, ApiKey, Assignment, MemberStatus, Record, Role, TenantStatus, Time,
         Workspace,
     },
-    roles::{CompiledRole, Pool, Roles},
+    roles::{CompiledRole, Matrix, Pool, Roles, Row},
 };
 use crate::ids::{
     GroupId, Holder, Key, RoleId, SessionId, SubjectId, TenantId, UserId, WorkspaceId,
@@ -81,19 +81,22 @@ impl TenantEntry {
 /// One tenant's members, roles and scopes.
 #[derive(Debug)]
 pub struct TenantFacts {
+    /// That of `roles`, one step nearer to the decision.
+    pub(super) matrix: Arc<Matrix>,
+    pub(super) workspaces: Arc<Workspaces>,
+    pub(super) users: Members,
     pub id: TenantId,
     /// When somebody last asked, in seconds: what nobody asks for may be forgotten and loaded again.
     asked: AtomicI64,
-    pub(super) workspaces: Arc<Workspaces>,
-    pub(super) roles: Arc<Roles>,
     groups: Groups,
-    pub(super) users: Members,
     pub(super) services: Members,
+    pub(super) roles: Arc<Roles>,
 }
 
 impl Clone for TenantFacts {
     fn clone(&self) -> Self {
         Self {
+            matrix: self.matrix.clone(),
             id: self.id,
             asked: AtomicI64::new(self.asked.load(Ordering::Relaxed)),
             workspaces: self.workspaces.clone(),
@@ -110,7 +113,7 @@ pub(super) struct Workspaces {
     numbers: Numbers,
     /// By number; nothing for a workspace that was deleted, or that is only referred to.
     keys: Vec<Option<Key>>,
-    by_key: HashTable<u32>,
+    by_key: HashTable<(Key, u32)>,
     hasher: RandomState,
 }
 
@@ -245,8 +248,8 @@ impl Directory {
 
 impl Workspaces {
     pub fn find(&self, key: &str) -> Option<u32> {
-        let is = |n: &u32| self.keys[*n as usize].as_ref().is_some_and(|k| k.as_str() == key);
-        self.by_key.find(self.hasher.hash_one(key), is).copied()
+        let found = self.by_key.find(self.hasher.hash_one(key), |(k, _)| k.as_str() == key);
+        found.map(|(_, n)| *n)
     }
 
     fn refer(&mut self, id: WorkspaceId) -> u32 {
@@ -264,16 +267,20 @@ impl Workspaces {
         }
         self.take(workspace.id);
         self.keys[n as usize] = Some(workspace.key.clone());
-        let Self { keys, by_key, hasher, .. } = self;
-        let hash = |n: &u32| hasher.hash_one(keys[*n as usize].as_ref().map_or("", Key::as_str));
-        by_key.insert_unique(hasher.hash_one(workspace.key.as_str()), n, hash);
+        let Self { by_key, hasher, .. } = self;
+        let hash = |(key, _): &(Key, u32)| hasher.hash_one(key.as_str());
+        by_key.insert_unique(
+            hasher.hash_one(workspace.key.as_str()),
+            (workspace.key.clone(), n),
+            hash,
+        );
     }
 
     fn take(&mut self, id: WorkspaceId) {
         let Some(n) = self.numbers.get(id.uuid().as_u128()) else { return };
         if let Some(key) = self.keys.get(n as usize).and_then(Option::as_ref)
             && let Ok(entry) =
-                self.by_key.find_entry(self.hasher.hash_one(key.as_str()), |other| *other == n)
+                self.by_key.find_entry(self.hasher.hash_one(key.as_str()), |(_, other)| *other == n)
         {
             entry.remove();
             self.keys[n as usize] = None;
@@ -329,9 +336,13 @@ impl TenantFacts {
         self.roles.all()
     }
 
+    pub(super) fn matching(&self, permission: Permission<'_>) -> Row<'_> {
+        self.matrix.row(permission.as_str())
+    }
+
     /// The roles that match a permission.
     pub fn roles_matching(&self, permission: Permission<'_>) -> impl Iterator<Item = RoleId> {
-        let numbers = self.roles.matching(permission).numbers();
+        let numbers = self.matching(permission).numbers();
         numbers.filter_map(|n| self.roles.at(n)).map(|role| role.id)
     }
 
@@ -469,6 +480,7 @@ impl TenantFacts {
     pub fn new(id: TenantId) -> Self {
         Self {
             id,
+            matrix: Arc::default(),
             asked: AtomicI64::new(0),
             workspaces: Arc::default(),
             roles: Arc::default(),
@@ -480,7 +492,7 @@ impl TenantFacts {
 
     /// Uses parts of other tenants' facts that are equal.
     pub fn share(&mut self, pool: &mut Pool) {
-        Arc::make_mut(&mut self.roles).share(pool);
+        self.change_roles(|roles| roles.share(pool));
     }
 
     /// Replaces `before` by `after`; either may be absent.
@@ -495,7 +507,7 @@ impl TenantFacts {
     fn put(&mut self, before: Option<&Record>, after: &Record) {
         match after {
             Record::Workspace(workspace) => self.put_workspace(workspace),
-            Record::Role(role) => Arc::make_mut(&mut self.roles).change([role.clone()], None),
+            Record::Role(role) => self.change_roles(|roles| roles.change([role.clone()], None)),
             Record::Group(group) => self.put_group(group),
             Record::GroupMember(joined) => {
                 let n = self.groups.refer(joined.group);
@@ -526,7 +538,7 @@ impl TenantFacts {
     fn take(&mut self, before: &Record) {
         match before {
             Record::Workspace(workspace) => Arc::make_mut(&mut self.workspaces).take(workspace.id),
-            Record::Role(role) => Arc::make_mut(&mut self.roles).change([], Some(role.id)),
+            Record::Role(role) => self.change_roles(|roles| roles.change([], Some(role.id))),
             Record::Group(group) => {
                 if let Some(n) = self.groups.numbers.get(group.id.uuid().as_u128()) {
                     self.groups.list.set(n as usize, None);
@@ -564,7 +576,13 @@ impl TenantFacts {
 
     /// Loads many roles at once; [`TenantFacts::apply`] takes them one by one.
     pub fn set_roles(&mut self, roles: impl IntoIterator<Item = Role>) {
-        Arc::make_mut(&mut self.roles).change(roles, None);
+        self.change_roles(|all| all.change(roles, None));
+    }
+
+    fn change_roles(&mut self, change: impl FnOnce(&mut Roles)) {
+        let roles = Arc::make_mut(&mut self.roles);
+        change(roles);
+        self.matrix = roles.matrix().clone();
     }
 
     fn members_mut(&mut self, subject: SubjectId) -> &mut Members {

@@ -111,8 +111,7 @@ impl<'a> Index<'a> {
         resource: Resource<'a>,
     ) -> Self {
         let place = Place::find(tenant, resource);
-        let (row, system_row) =
-            (tenant.roles.matching(permission), system.roles.matching(permission));
+        let (row, system_row) = (tenant.matching(permission), system.matching(permission));
         let system = (tenant.id != TenantId::SYSTEM).then_some(system);
         let workspace = place.map_or(TENANT, |place| place.workspace);
         let wanted = wanted(tenant, row, workspace);
@@ -309,7 +308,7 @@ pub fn scopes(
     }
     let open = entry.status == TenantStatus::Active || permission.is_iam();
     if let Some(member) = operator(entry.id, system, subject).filter(|_| open) {
-        let row = system.roles.matching(permission);
+        let row = system.matching(permission);
         let now = now.timestamp_micros();
         let search = Search { home: system, member: &member, row, place: None, now };
         if search.grounds().next().is_some() {
@@ -339,10 +338,10 @@ fn held_scopes(
     permission: Permission<'_>,
     now: i64,
 ) -> Vec<Scope> {
-    let row = tenant.roles.matching(permission);
+    let row = tenant.matching(permission);
     let mut found: BTreeMap<String, bool> = BTreeMap::new();
     let mut add = |text: String, below| *found.entry(text).or_default() |= below;
-    let inside = || holdings(tenant, *member).filter(|held| held.dates(now) == Dates::Inside);
+    let inside = || holdings(tenant, *member).filter(|held| held.grant.dates(now) == Dates::Inside);
     for Held { grant, .. } in inside().filter(|held| row.has(held.grant.role)) {
         let workspace = tenant.workspace_at(grant.workspace);
         if !grant.is_on_tenant() {
@@ -352,7 +351,7 @@ fn held_scopes(
             }
             continue;
         }
-        let reach = tenant.roles.reach(grant.role);
+        let reach = tenant.matrix.reach(grant.role);
         add(String::new(), reach == Reach::Everywhere);
         if reach == Reach::Joined {
             let joined = inside().filter(|other| other.grant.path.is_empty());
@@ -424,7 +423,7 @@ fn given(
 ) -> PermissionSet {
     let mut set = PermissionSet::default();
     for held in holdings(home, *member) {
-        if held.dates(now) == Dates::Inside
+        if held.grant.dates(now) == Dates::Inside
             && covers(home, member, &held.grant, place, now)
             && let Some(role) = home.roles.compiled(held.grant.role)
         {

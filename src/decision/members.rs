@@ -27,30 +27,51 @@ pub struct Head {
 
 #[derive(Debug, Clone, Default)]
 pub struct Members {
-    nodes: Vec<Node>,
+    root: Root,
     len: usize,
     bytes: usize,
+}
+
+#[derive(Debug, Clone)]
+enum Root {
+    /// As most tenants have it: no more than one leaf holds, nothing on the way to it.
+    Few(Option<Arc<Leaf>>),
+    Many(Vec<Node>),
+}
+
+impl Default for Root {
+    fn default() -> Self {
+        Self::Few(None)
+    }
 }
 
 /// Ids from `first` on; those of the first node may be lower.
 #[derive(Debug, Clone)]
 struct Node {
     first: u128,
-    leaves: Arc<Vec<(u128, Arc<Leaf>)>>,
+    leaves: Arc<[Entry]>,
 }
 
-#[derive(Debug, Default)]
+type Entry = (u128, Arc<Leaf>);
+
+#[derive(Debug)]
 struct Leaf {
-    ids: Vec<u128>,
     /// The last byte of each id, which is random: finds one without touching the others.
-    tags: Vec<u8>,
-    heads: Vec<Head>,
-    /// Where the items of each end.
-    ends: Vec<u32>,
+    tags: Box<[u8]>,
+    slots: Box<[Slot]>,
     packed: Packed,
     /// Everything that somebody here holds, each once, sorted: tells a search by what is held whether
     /// to look in here.
-    outline: Vec<Item>,
+    outline: Box<[Item]>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    id: u128,
+    /// Where its items are.
+    start: u32,
+    count: u32,
+    head: Head,
 }
 
 /// One member, read in place.
@@ -76,57 +97,57 @@ const fn tag(id: u128) -> u8 {
 }
 
 impl Leaf {
-    fn find(&self, id: u128) -> Option<usize> {
-        let tag = tag(id);
-        memchr::memchr_iter(tag, &self.tags).find(|n| self.ids[*n] == id)
+    fn get(&self, id: u128) -> Option<Member<'_>> {
+        let found = memchr::memchr_iter(tag(id), &self.tags).find(|n| self.slots[*n].id == id);
+        found.map(|n| self.member(n))
     }
 
     fn member(&self, n: usize) -> Member<'_> {
-        let start = n.checked_sub(1).map_or(0, |before| self.ends[before] as usize);
-        let items = &self.packed.items()[start..self.ends[n] as usize];
-        Member { id: self.ids[n], head: self.heads[n], packed: &self.packed, items }
+        let Slot { id, start, count, head } = self.slots[n];
+        let items = &self.packed.items()[start as usize..][..count as usize];
+        Member { id, head, packed: &self.packed, items }
+    }
+
+    fn members(&self) -> impl Iterator<Item = Member<'_>> {
+        (0..self.slots.len()).map(|n| self.member(n))
+    }
+
+    fn members_after(&self, id: Option<u128>) -> impl Iterator<Item = Member<'_>> {
+        let from = id.map_or(0, |id| self.slots.partition_point(|slot| slot.id <= id));
+        (from..self.slots.len()).map(|n| self.member(n))
     }
 
     fn of(members: &[Member<'_>]) -> Self {
         let count = members.iter().map(|member| member.items.len()).sum();
-        let mut leaf = Self {
-            ids: Vec::with_capacity(members.len()),
-            tags: Vec::with_capacity(members.len()),
-            heads: Vec::with_capacity(members.len()),
-            ends: Vec::with_capacity(members.len()),
-            packed: Packed::with_capacity(count),
-            outline: Vec::with_capacity(count),
-        };
-        for member in members {
-            leaf.ids.push(member.id);
-            leaf.tags.push(tag(member.id));
-            leaf.heads.push(member.head);
-            leaf.packed.copy(member.packed, member.items);
-            leaf.ends.push(u32::try_from(leaf.packed.items().len()).unwrap_or(u32::MAX));
-        }
-        leaf.packed.shrink();
-        leaf.outline.extend(leaf.packed.items().iter().map(|item| leaf.packed.outline(*item)));
-        leaf.outline.sort_unstable();
-        leaf.outline.dedup();
-        leaf.outline.shrink_to_fit();
-        leaf
+        let mut packed = Packed::with_capacity(count);
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let slots = members.iter().map(|member| {
+            let (start, count) = (number(packed.items().len()), number(member.items.len()));
+            packed.copy(member.packed, member.items);
+            Slot { id: member.id, start, count, head: member.head }
+        });
+        let slots = slots.collect();
+        packed.shrink();
+        let mut outline: Vec<Item> =
+            packed.items().iter().map(|item| packed.outline(*item)).collect();
+        outline.sort_unstable();
+        outline.dedup();
+        let tags = members.iter().map(|member| tag(member.id)).collect();
+        Self { tags, slots, packed, outline: outline.into() }
     }
 
     fn bytes(&self) -> usize {
-        let member = size_of::<u128>() + 1 + size_of::<Head>() + 4;
         size_of::<Self>()
-            + self.ids.len() * member
+            + self.slots.len() * (1 + size_of::<Slot>())
             + self.packed.bytes()
             + self.outline.len() * size_of::<Item>()
     }
 
     fn may_hold(&self, wanted: &[Item]) -> bool {
         // Both are sorted: walk the shorter one and search the longer.
-        let (few, many) = if wanted.len() < self.outline.len() {
-            (wanted, self.outline.as_slice())
-        } else {
-            (self.outline.as_slice(), wanted)
-        };
+        let outline = &*self.outline;
+        let (few, many) =
+            if wanted.len() < outline.len() { (wanted, outline) } else { (outline, wanted) };
         few.iter().any(|item| many.binary_search(item).is_ok())
     }
 }
@@ -161,29 +182,20 @@ impl Members {
         if !pending.is_empty() {
             leaves.push((pending[0].id, Arc::new(Leaf::of(&pending))));
         }
-        let len = leaves.iter().map(|(_, leaf)| leaf.ids.len()).sum();
+        let len = leaves.iter().map(|(_, leaf)| leaf.slots.len()).sum();
         let bytes = leaves.iter().map(|(_, leaf)| leaf.bytes()).sum();
-        let nodes = leaves
-            .chunks(NODE)
-            .map(|leaves| Node { first: leaves[0].0, leaves: Arc::new(leaves.to_vec()) });
-        Self { nodes: nodes.collect(), len, bytes }
-    }
-
-    /// Node and leaf where the id is, or would be.
-    fn place(&self, id: u128) -> Option<(usize, usize)> {
-        if self.nodes.is_empty() {
-            return None;
-        }
-        let node = self.nodes.partition_point(|node| node.first <= id).saturating_sub(1);
-        let leaves = &self.nodes[node].leaves;
-        Some((node, leaves.partition_point(|(first, _)| *first <= id).saturating_sub(1)))
+        Self { root: Root::of(leaves), len, bytes }
     }
 
     #[must_use]
     pub fn get(&self, id: u128) -> Option<Member<'_>> {
-        let (node, leaf) = self.place(id)?;
-        let (_, leaf) = &self.nodes[node].leaves[leaf];
-        leaf.find(id).map(|n| leaf.member(n))
+        match &self.root {
+            Root::Few(leaf) => leaf.as_ref()?.get(id),
+            Root::Many(nodes) => {
+                let (node, leaf) = place(nodes, id);
+                nodes[node].leaves[leaf].1.get(id)
+            }
+        }
     }
 
     /// All members after an id, in order.
@@ -204,10 +216,14 @@ impl Members {
     }
 
     fn leaves_after(&self, id: Option<u128>) -> impl Iterator<Item = &Leaf> {
-        let (node, leaf) = id.and_then(|id| self.place(id)).unwrap_or_default();
-        let first = self.nodes.get(node).into_iter().flat_map(move |node| &node.leaves[leaf..]);
-        let rest = self.nodes.iter().skip(node + 1).flat_map(|node| node.leaves.iter());
-        first.chain(rest).map(|(_, leaf)| &**leaf)
+        let (few, nodes) = match &self.root {
+            Root::Few(leaf) => (leaf.as_ref(), &[][..]),
+            Root::Many(nodes) => (None, nodes.as_slice()),
+        };
+        let (node, leaf) = id.map(|id| place(nodes, id)).unwrap_or_default();
+        let first = nodes.get(node).into_iter().flat_map(move |node| &node.leaves[leaf..]);
+        let rest = nodes.iter().skip(node + 1).flat_map(|node| node.leaves.iter());
+        few.into_iter().chain(first.chain(rest).map(|(_, leaf)| leaf)).map(|leaf| &**leaf)
     }
 
     /// Replaces one member by what `change` makes of it: nothing stands for not being there.
@@ -216,15 +232,19 @@ impl Members {
         id: u128,
         change: impl FnOnce(Option<MemberDraft>) -> Option<MemberDraft>,
     ) {
-        let place = self.place(id);
-        let old = place.map(|(node, leaf)| self.nodes[node].leaves[leaf].1.clone());
-        let found = old.as_ref().and_then(|leaf| leaf.find(id).map(|n| leaf.member(n)));
-        let was_there = found.is_some();
+        let old = match &self.root {
+            Root::Few(leaf) => leaf.clone(),
+            Root::Many(nodes) => {
+                let (node, leaf) = place(nodes, id);
+                Some(nodes[node].leaves[leaf].1.clone())
+            }
+        };
+        let found = old.as_ref().and_then(|leaf| leaf.get(id));
         let changed = change(found.as_ref().map(Member::draft));
-        if changed.is_none() && !was_there {
+        if changed.is_none() && found.is_none() {
             return;
         }
-        self.len = self.len + usize::from(changed.is_some()) - usize::from(was_there);
+        self.len = self.len + usize::from(changed.is_some()) - usize::from(found.is_some());
         let packed = changed.map(|draft| (draft.head, Packed::of(draft.grants, draft.groups)));
         let new = packed.as_ref().map(|(head, packed)| Member {
             id,
@@ -234,47 +254,55 @@ impl Members {
         });
         let mut members: Vec<Member<'_>> = Vec::with_capacity(LEAF + 1);
         if let Some(leaf) = &old {
-            let others = (0..leaf.ids.len()).map(|n| leaf.member(n));
-            members.extend(others.filter(|member| member.id != id));
+            members.extend(leaf.members().filter(|member| member.id != id));
             self.bytes -= leaf.bytes();
         }
         let at = members.partition_point(|member| member.id < id);
         members.splice(at..at, new);
-        self.replace(place, &parts(&members, at));
+        let fresh = parts(&members, at).into_iter();
+        let fresh: Vec<Entry> = fresh.map(|part| (part[0].id, Arc::new(Leaf::of(part)))).collect();
+        self.bytes += fresh.iter().map(|(_, leaf)| leaf.bytes()).sum::<usize>();
+        self.root.replace(id, fresh);
+    }
+}
+
+impl Root {
+    fn of(leaves: Vec<Entry>) -> Self {
+        if leaves.len() > 1 {
+            Self::Many(leaves.chunks(NODE).map(Node::of).collect())
+        } else {
+            Self::Few(leaves.into_iter().next().map(|(_, leaf)| leaf))
+        }
     }
 
-    fn replace(&mut self, place: Option<(usize, usize)>, parts: &[&[Member<'_>]]) {
-        let fresh: Vec<_> =
-            parts.iter().map(|part| (part[0].id, Arc::new(Leaf::of(part)))).collect();
-        self.bytes += fresh.iter().map(|(_, leaf)| leaf.bytes()).sum::<usize>();
-        let Some((node, leaf)) = place else {
-            if let Some((first, _)) = fresh.first() {
-                self.nodes.push(Node { first: *first, leaves: Arc::new(fresh) });
-            }
+    /// Puts other leaves where the leaf of an id was.
+    fn replace(&mut self, id: u128, fresh: Vec<Entry>) {
+        let Self::Many(nodes) = self else {
+            *self = Self::of(fresh);
             return;
         };
-        let leaves = Arc::make_mut(&mut self.nodes[node].leaves);
+        let (node, leaf) = place(nodes, id);
+        let mut leaves = nodes[node].leaves.to_vec();
         leaves.splice(leaf..=leaf, fresh);
-        match leaves.first() {
-            None => drop(self.nodes.remove(node)),
-            Some((first, _)) => {
-                let first = *first;
-                let upper = (leaves.len() > NODE).then(|| leaves.split_off(leaves.len() / 2));
-                self.nodes[node].first = first;
-                if let Some(upper) = upper {
-                    let upper = Node { first: upper[0].0, leaves: Arc::new(upper) };
-                    self.nodes.insert(node + 1, upper);
-                }
-            }
+        let half = if leaves.len() > NODE { leaves.len().div_ceil(2) } else { NODE };
+        nodes.splice(node..=node, leaves.chunks(half).map(Node::of));
+        if nodes.is_empty() {
+            *self = Self::Few(None);
         }
     }
 }
 
-impl Leaf {
-    fn members_after(&self, id: Option<u128>) -> impl Iterator<Item = Member<'_>> {
-        let from = id.map_or(0, |id| self.ids.partition_point(|other| *other <= id));
-        (from..self.ids.len()).map(|n| self.member(n))
+impl Node {
+    fn of(leaves: &[Entry]) -> Self {
+        Self { first: leaves[0].0, leaves: leaves.into() }
     }
+}
+
+/// Node and leaf where the id is, or would be.
+fn place(nodes: &[Node], id: u128) -> (usize, usize) {
+    let node = nodes.partition_point(|node| node.first <= id).saturating_sub(1);
+    let leaves = nodes.get(node).map_or(&[][..], |node| &node.leaves);
+    (node, leaves.partition_point(|(first, _)| *first <= id).saturating_sub(1))
 }
 
 /// One leaf's worth of members, or two, or none. Ids grow with time: a leaf that overflows at its end

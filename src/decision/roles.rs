@@ -12,7 +12,7 @@ use hashbrown::HashTable;
 use smol_str::SmolStr;
 
 use super::{
-    Permission, PermissionSet,
+    PermissionSet,
     numbers::Numbers,
     record::{Reach, Role},
 };
@@ -97,7 +97,7 @@ impl Roles {
         for slot in &mut self.slots {
             slot.compiled = OnceLock::new();
         }
-        self.matrix = Arc::new(self.matrix());
+        self.matrix = Arc::new(self.compile());
     }
 
     /// The closure of a role over its includes.
@@ -128,22 +128,9 @@ impl Roles {
         seen
     }
 
-    /// The roles that match a permission.
     #[must_use]
-    pub fn matching(&self, permission: Permission<'_>) -> Row<'_> {
-        self.matrix.row(permission.as_str())
-    }
-
-    /// How far an assignment of the role on the tenant reaches.
-    #[must_use]
-    pub fn reach(&self, number: u32) -> Reach {
-        if bit(&self.matrix.everywhere, number) {
-            Reach::Everywhere
-        } else if bit(&self.matrix.joined, number) {
-            Reach::Joined
-        } else {
-            Reach::Here
-        }
+    pub fn matrix(&self) -> &Arc<Matrix> {
+        &self.matrix
     }
 
     /// Uses another's matrix when it is equal, so that tenants with the same roles share one.
@@ -151,7 +138,7 @@ impl Roles {
         self.matrix = pool.share(&self.matrix);
     }
 
-    fn matrix(&self) -> Matrix {
+    fn compile(&self) -> Matrix {
         let stride = self.slots.len().div_ceil(64);
         let numbers = || (0..).zip(&self.slots).filter_map(|(n, s)| Some((n, s.role.as_ref()?)));
         // The roles that have each role in their closure.
@@ -242,7 +229,7 @@ impl<'a> Row<'a> {
 
 /// For every word and pattern that a role names, the roles that match it.
 #[derive(Debug, Default)]
-struct Matrix {
+pub struct Matrix {
     /// Sorted.
     patterns: Vec<SmolStr>,
     index: HashTable<u32>,
@@ -279,8 +266,22 @@ impl Matrix {
         Some(Row(&self.rows[start..start + self.stride]))
     }
 
-    /// A word that no role names is matched by whatever matches the longest pattern that spans it.
-    fn row(&self, word: &str) -> Row<'_> {
+    /// How far an assignment of the role on the tenant reaches.
+    #[must_use]
+    pub fn reach(&self, number: u32) -> Reach {
+        if bit(&self.everywhere, number) {
+            Reach::Everywhere
+        } else if bit(&self.joined, number) {
+            Reach::Joined
+        } else {
+            Reach::Here
+        }
+    }
+
+    /// The roles that match a permission. A word that no role names is matched by whatever matches the
+    /// longest pattern that spans it.
+    #[must_use]
+    pub fn row(&self, word: &str) -> Row<'_> {
         let known = self.find(word);
         known.or_else(|| wider(word).find_map(|wider| self.find(wider))).unwrap_or(Row(&[]))
     }

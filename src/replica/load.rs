@@ -206,7 +206,9 @@ async fn roles(conn: &mut PgConnection, tenant: TenantId) -> sqlx::Result<Vec<Ro
                         where i.tenant_id = r.tenant_id and i.role_id = r.id) "includes!",
                   array(select granted_id from role_may_grant g
                         where g.tenant_id = r.tenant_id and g.role_id = r.id) "may_grant!"
-           from roles r where tenant_id = $1"#,
+           from roles r where tenant_id = $1
+           -- Tenants with the same roles number them alike, and can share what is compiled of them.
+           order by key"#,
         tenant as TenantId
     )
     .fetch_all(conn)
