@@ -61,8 +61,8 @@ struct Leaf {
     slots: Box<[Slot]>,
     packed: Packed,
     /// Everything that somebody here holds, each once, sorted: tells a search by what is held whether
-    /// to look in here.
-    outline: Box<[Item]>,
+    /// to look in here. The only leaf of a tree has none.
+    outline: Option<Box<[Item]>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -117,7 +117,7 @@ impl Leaf {
         (from..self.slots.len()).map(|n| self.member(n))
     }
 
-    fn of(members: &[Member<'_>]) -> Self {
+    fn of(members: &[Member<'_>], outlined: bool) -> Self {
         let count = members.iter().map(|member| member.items.len()).sum();
         let mut packed = Packed::with_capacity(count);
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -128,24 +128,27 @@ impl Leaf {
         });
         let slots = slots.collect();
         packed.shrink();
-        let mut outline: Vec<Item> =
-            packed.items().iter().map(|item| packed.outline(*item)).collect();
-        outline.sort_unstable();
-        outline.dedup();
+        let outline = outlined.then(|| {
+            let items = packed.items().iter().map(|item| packed.outline(*item));
+            let mut outline: Vec<Item> = items.collect();
+            outline.sort_unstable();
+            outline.dedup();
+            outline.into()
+        });
         let tags = members.iter().map(|member| tag(member.id)).collect();
-        Self { tags, slots, packed, outline: outline.into() }
+        Self { tags, slots, packed, outline }
     }
 
     fn bytes(&self) -> usize {
         size_of::<Self>()
             + self.slots.len() * (1 + size_of::<Slot>())
             + self.packed.bytes()
-            + self.outline.len() * size_of::<Item>()
+            + self.outline.as_ref().map_or(0, |outline| size_of_val(&**outline))
     }
 
     fn may_hold(&self, wanted: &[Item]) -> bool {
         // Both are sorted: walk the shorter one and search the longer.
-        let outline = &*self.outline;
+        let Some(outline) = self.outline.as_deref() else { return true };
         let (few, many) =
             if wanted.len() < outline.len() { (wanted, outline) } else { (outline, wanted) };
         few.iter().any(|item| many.binary_search(item).is_ok())
@@ -172,7 +175,7 @@ impl Members {
         for member in members {
             let full = pending.len() == LEAF || items + member.items.len() > ITEMS;
             if full && !pending.is_empty() {
-                leaves.push((pending[0].id, Arc::new(Leaf::of(&pending))));
+                leaves.push((pending[0].id, Arc::new(Leaf::of(&pending, true))));
                 pending.clear();
                 items = 0;
             }
@@ -180,7 +183,8 @@ impl Members {
             pending.push(member);
         }
         if !pending.is_empty() {
-            leaves.push((pending[0].id, Arc::new(Leaf::of(&pending))));
+            let outlined = !leaves.is_empty();
+            leaves.push((pending[0].id, Arc::new(Leaf::of(&pending, outlined))));
         }
         let len = leaves.iter().map(|(_, leaf)| leaf.slots.len()).sum();
         let bytes = leaves.iter().map(|(_, leaf)| leaf.bytes()).sum();
@@ -259,8 +263,10 @@ impl Members {
         }
         let at = members.partition_point(|member| member.id < id);
         members.splice(at..at, new);
-        let fresh = parts(&members, at).into_iter();
-        let fresh: Vec<Entry> = fresh.map(|part| (part[0].id, Arc::new(Leaf::of(part)))).collect();
+        let parts = parts(&members, at);
+        let outlined = parts.len() > 1 || matches!(self.root, Root::Many(_));
+        let leaf = |part: &&[Member<'_>]| (part[0].id, Arc::new(Leaf::of(part, outlined)));
+        let fresh: Vec<Entry> = parts.iter().map(leaf).collect();
         self.bytes += fresh.iter().map(|(_, leaf)| leaf.bytes()).sum::<usize>();
         self.root.replace(id, fresh);
     }
