@@ -112,7 +112,8 @@ fn decide_held(facts: &Facts, question: &Question<'_>) -> Result<Reason, TenantN
     }
     let tenant = entry.facts().ok_or(TenantNotLoaded(entry.id))?;
     let system = facts.system().ok_or(TenantNotLoaded(TenantId::SYSTEM))?;
-    tenant.ask(question.now);
+    let now = question.now.timestamp_micros();
+    tenant.ask(now);
     let operator = active_member(system, question.subject);
     let member = tenant.find(question.subject.id());
     let flaw = membership_flaw(entry.status, member.as_ref());
@@ -121,7 +122,6 @@ fn decide_held(facts: &Facts, question: &Question<'_>) -> Result<Reason, TenantN
         return Ok(flaw.unwrap_or(Reason::WorkspaceUnknown));
     };
 
-    let now = question.now.timestamp_micros();
     let mut reason = Reason::NoRole;
     if entry.id != TenantId::SYSTEM
         && (entry.status == TenantStatus::Active || question.permission.is_iam())

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use foldhash::quality::RandomState;
+use foldhash::{fast, quality};
 use hashbrown::HashTable;
 use imbl::{GenericHashMap, Vector, shared_ptr::DefaultSharedPtr};
 use smol_str::SmolStr;
@@ -32,7 +32,7 @@ use crate::ids::{
 };
 
 /// A map that shares what did not change between its copies.
-pub type Map<K, V> = GenericHashMap<K, V, RandomState, DefaultSharedPtr>;
+pub type Map<K, V> = GenericHashMap<K, V, quality::RandomState, DefaultSharedPtr>;
 
 /// One step of an event: a record of a tenant replaced by another.
 #[derive(Debug, Clone)]
@@ -86,7 +86,7 @@ pub struct TenantFacts {
     pub(super) workspaces: Arc<Workspaces>,
     pub(super) users: Members,
     pub id: TenantId,
-    /// When somebody last asked, in seconds: what nobody asks for may be forgotten and loaded again.
+    /// When somebody last asked: what nobody asks for may be forgotten and loaded again.
     asked: AtomicI64,
     groups: Groups,
     pub(super) services: Members,
@@ -114,7 +114,7 @@ pub(super) struct Workspaces {
     /// By number; nothing for a workspace that was deleted, or that is only referred to.
     keys: Vec<Option<Key>>,
     by_key: HashTable<(Key, u32)>,
-    hasher: RandomState,
+    hasher: fast::RandomState,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -439,16 +439,15 @@ impl TenantFacts {
             + self.services.bytes()
     }
 
-    /// Notes that somebody asked at this time.
-    pub fn ask(&self, now: Time) {
-        let now = now.timestamp();
-        // A write would take the cache line from the other cores: once a second is enough.
-        if self.asked.load(Ordering::Relaxed) != now {
+    /// Notes that somebody asked at this time, in microseconds since 1970.
+    pub fn ask(&self, now: i64) {
+        // A write takes the cache line from the other cores: once in a while is enough.
+        if now - self.asked.load(Ordering::Relaxed) > 1_000_000 {
             self.asked.store(now, Ordering::Relaxed);
         }
     }
 
-    /// When somebody last asked, in seconds since 1970.
+    /// When somebody last asked, give or take a second, in microseconds since 1970.
     #[must_use]
     pub fn asked(&self) -> i64 {
         self.asked.load(Ordering::Relaxed)

@@ -2,7 +2,7 @@
 
 use std::hash::BuildHasher;
 
-use foldhash::quality::RandomState;
+use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 /// Gives every id a number of its own, from 0 on. A number is never given again: what still refers to

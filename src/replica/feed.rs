@@ -279,7 +279,7 @@ impl Feed {
         }
         let mut facts = Facts::clone(&self.facts.load());
         loaded.facts.share(&mut self.pool);
-        loaded.facts.ask(self.clock.now());
+        loaded.facts.ask(self.clock.now().timestamp_micros());
         facts.insert_tenant(loaded.facts);
         self.memory.weigh(&facts, id);
         self.memory.make_room(&mut facts, id);
