@@ -1,5 +1,7 @@
 //! The admin port: gRPC health for probes, metrics for Prometheus. Plain text, for inside the cluster.
 
+use std::time::Duration;
+
 use axum::{Router, routing::get};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
@@ -12,9 +14,24 @@ pub async fn serve<H: Health>(
     health: HealthServer<H>,
     metrics: PrometheusHandle,
 ) {
-    let pages = Router::new().route("/metrics", get(move || async move { metrics.render() }));
+    let shown = metrics.clone();
+    let pages = Router::new().route("/metrics", get(move || async move { shown.render() }));
     let router = pages.merge(Routes::new(health).prepare().into_axum_router());
-    if let Err(error) = axum::serve(socket, router).await {
-        tracing::error!(%error, "the admin port failed");
+    tokio::select! {
+        served = async { axum::serve(socket, router).await } => {
+            if let Err(error) = served {
+                tracing::error!(%error, "the admin port failed");
+            }
+        }
+        () = sum_up(metrics) => {}
+    }
+}
+
+/// Adds new durations to their buckets now and then: until then each is kept by itself.
+async fn sum_up(metrics: PrometheusHandle) {
+    const EVERY: Duration = Duration::from_secs(5);
+    loop {
+        tokio::time::sleep(EVERY).await;
+        metrics.run_upkeep();
     }
 }

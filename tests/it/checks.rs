@@ -25,8 +25,8 @@ use tower::ServiceExt;
 
 use crate::world::{Api, World, check, field, reason};
 
-const CHECK: &str = "/rolecall.v1.PermissionService/CheckPermission";
-const BATCH: &str = "/rolecall.v1.PermissionService/BatchCheckPermissions";
+pub const CHECK: &str = "/rolecall.v1.PermissionService/CheckPermission";
+pub const BATCH: &str = "/rolecall.v1.PermissionService/BatchCheckPermissions";
 /// A trace that is kept takes the router.
 const ROUTER: (&str, &str) =
     ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
@@ -324,9 +324,13 @@ async fn a_stream_that_is_not_read_stops_its_own_questions_and_nobody_elses() {
     const QUESTIONS: usize = 200_000;
     let mut world = World::start().await;
     let (admin, user) = world.tenant("acme").await;
+    // With a runtime of its own, so that its end is the end of its connection.
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", world.server.grpc));
     let endpoint = endpoint.unwrap().initial_stream_window_size(65_535);
-    let channel = endpoint.initial_connection_window_size(65_535).connect().await.unwrap();
+    let endpoint = endpoint.initial_connection_window_size(65_535);
+    let connecting = runtime.spawn(async move { endpoint.connect().await.unwrap() });
+    let channel = connecting.await.unwrap();
     let lazy = Api { channel, auth: admin.auth.clone() };
     let sent = Arc::new(AtomicUsize::new(0));
     let (count, subject) = (sent.clone(), user.clone());
@@ -334,8 +338,10 @@ async fn a_stream_that_is_not_read_stops_its_own_questions_and_nobody_elses() {
         count.fetch_add(1, Ordering::Relaxed);
         streamed(id as u64, check("acme", &subject, "iam.administer", ""))
     });
-    let answers = lazy.permissions().check_permission_stream(questions).await.unwrap();
-    let mut answers = answers.into_inner();
+    let asking = runtime.spawn(async move {
+        lazy.permissions().check_permission_stream(questions).await.unwrap().into_inner()
+    });
+    let mut answers = asking.await.unwrap();
     let mut before = usize::MAX;
     for _ in 0..100 {
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -354,7 +360,7 @@ async fn a_stream_that_is_not_read_stops_its_own_questions_and_nobody_elses() {
     for id in 0..5000 {
         assert_eq!(next(&mut answers).await.0, id);
     }
-    drop(answers);
+    runtime.shutdown_background();
     world.stop().await;
 }
 

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use prost::Message;
 use rolecall::{
     ids::{InvitationId, TenantId},
     proto::{self as pb, accept_invitation_request::Account as Choice},
@@ -10,7 +11,10 @@ use rolecall::{
 use secrecy::ExposeSecret;
 
 use super::cases::{self, Account, Case, MemberKind, MemberStatus, TenantStatus, World as Wanted};
-use crate::world::{Api, PASSWORD, World, accept, check, invite};
+use crate::{
+    checks::{BATCH, CHECK, ask_both_ways, frame, item, streamed},
+    world::{Api, PASSWORD, World, accept, check, invite},
+};
 
 const ADMINISTRATOR: &str = "first@acme.example";
 
@@ -264,6 +268,7 @@ async fn ask(case: &Case, maker: &Maker<'_>) -> Vec<String> {
         let subject = maker.subjects.get(&asked.subject).unwrap_or(&unknown);
         let tenant = asked.tenant.as_deref().unwrap_or("acme");
         let question = check(tenant, subject, &asked.permission, &asked.resource);
+        all_agree(&maker.world.operator, &question).await;
         let answer = maker.world.operator.permissions().check_permission(question).await;
         let told = match answer.map(tonic::Response::into_inner) {
             Ok(answer) => cases::Expected {
@@ -277,6 +282,32 @@ async fn ask(case: &Case, maker: &Maker<'_>) -> Vec<String> {
         }
     }
     wrong
+}
+
+/// One question, a batch and a stream, below the router and through it, give one answer.
+async fn all_agree(api: &Api, question: &pb::CheckPermissionRequest) {
+    let body = frame(&question.encode_to_vec());
+    let one = ask_both_ways(api, CHECK, body).await;
+    let one = pb::CheckPermissionResponse::decode(one.body.slice(5..)).unwrap();
+    let item = item(&question.subject, &question.permission, &question.resource);
+    let batch = pb::BatchCheckPermissionsRequest {
+        tenant: question.tenant.clone(),
+        items: vec![item.clone(), pb::CheckPermissionItem::default(), item],
+    };
+    let batch = ask_both_ways(api, BATCH, frame(&batch.encode_to_vec())).await;
+    let batch = pb::BatchCheckPermissionsResponse::decode(batch.body.slice(5..)).unwrap();
+    let [first, malformed, last] = &batch.results[..] else { panic!("{batch:?}") };
+    assert_eq!((first.allowed, first.reason), (one.allowed, one.reason), "{question:?}");
+    assert_eq!(first, last);
+    assert_eq!(malformed.error.as_ref().unwrap().field, "subject");
+    let questions = tokio_stream::iter([streamed(7, question.clone())]);
+    let answers = api.permissions().check_permission_stream(questions).await.unwrap();
+    let answer = answers.into_inner().message().await.unwrap().unwrap();
+    assert_eq!(
+        (answer.allowed, answer.reason, answer.correlation_id),
+        (one.allowed, one.reason, 7),
+        "{question:?}"
+    );
 }
 
 #[test]
