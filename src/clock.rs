@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 
 #[derive(Debug, Clone, Default)]
 pub struct Clock {
@@ -23,12 +23,13 @@ impl Clock {
     #[must_use]
     pub fn now(&self) -> DateTime<Utc> {
         let shift = self.offset.load(Ordering::Relaxed) + self.moved.load(Ordering::Relaxed);
-        wall() + TimeDelta::microseconds(shift)
+        // In plain numbers: a check asks for the time, too.
+        DateTime::from_timestamp_micros(wall_micros() + shift).unwrap_or_default()
     }
 
     /// Takes over PostgreSQL's time, read just now.
     pub fn follow(&self, database: DateTime<Utc>) {
-        let offset = (database - wall()).num_microseconds().unwrap_or_default();
+        let offset = database.timestamp_micros() - wall_micros();
         self.offset.store(offset, Ordering::Relaxed);
     }
 
@@ -46,8 +47,9 @@ impl Clock {
     }
 }
 
+/// Microseconds since 1970, as PostgreSQL keeps time: what is answered now is what will be read later.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
-fn wall() -> DateTime<Utc> {
-    // As PostgreSQL keeps it: what is answered now is what will be read later.
-    DateTime::from(SystemTime::now()).trunc_subsecs(6)
+fn wall_micros() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

@@ -57,6 +57,14 @@ pub enum Outcome {
     Left(Request<Unread>),
 }
 
+/// A call whose message has not arrived as a whole.
+pub struct Unfinished {
+    started: Instant,
+    head: http::request::Parts,
+    read: Bytes,
+    body: Incoming,
+}
+
 impl Fast {
     pub fn new(app: App) -> Self {
         let lanes = [(layer::CHECK, checks::check as Answerer), (BATCH, checks::batch)];
@@ -68,23 +76,37 @@ impl Fast {
         Self { app, lanes, calls: AtomicU32::new(0) }
     }
 
-    pub async fn answer(&self, request: Request<Incoming>) -> Outcome {
+    /// Answers at once what arrived as a whole, as most messages do; the others are given back.
+    pub fn answer(&self, request: Request<Incoming>) -> Result<Outcome, Box<Unfinished>> {
         let started = Instant::now();
         let (head, mut body) = request.into_parts();
         let mut read = Bytes::new();
-        if let Some(lane) = self.lane(&head) {
-            if collect(&mut body, &mut read).now_or_never().is_none() {
-                let _ = tokio::time::timeout(PATIENCE, collect(&mut body, &mut read)).await;
-            }
-            if body.is_end_stream()
-                && let Some(message) = unframe(&read)
-                && let Some(answer) = self.decide(lane, &head.headers, message)
-            {
-                lane.duration.record(started.elapsed());
-                return Outcome::Answered(respond(&head.headers, answer));
-            }
+        let Some(lane) = self.lane(&head) else {
+            return Ok(Outcome::Left(Request::from_parts(head, Unread { read, body })));
+        };
+        let collected = collect(&mut body, &mut read).now_or_never();
+        let call = Unfinished { started, head, read, body };
+        if collected.is_some() { Ok(self.end(lane, call)) } else { Err(Box::new(call)) }
+    }
+
+    /// Waits for the rest of a message.
+    pub async fn finish(&self, mut call: Unfinished) -> Outcome {
+        let _ = tokio::time::timeout(PATIENCE, collect(&mut call.body, &mut call.read)).await;
+        match self.lanes.iter().find(|lane| lane.path == call.head.uri.path()) {
+            Some(lane) => self.end(lane, call),
+            None => Outcome::Left(call.leave()),
         }
-        Outcome::Left(Request::from_parts(head, Unread { read, body }))
+    }
+
+    fn end(&self, lane: &Lane, call: Unfinished) -> Outcome {
+        if call.body.is_end_stream()
+            && let Some(message) = unframe(&call.read)
+            && let Some(answer) = self.decide(lane, &call.head.headers, message)
+        {
+            lane.duration.record(call.started.elapsed());
+            return Outcome::Answered(respond(&call.head.headers, answer));
+        }
+        Outcome::Left(call.leave())
     }
 
     /// The lane of an ordinary call that is not sampled.
@@ -125,6 +147,12 @@ impl Fast {
         let length = u32::try_from(frame.len() - PREFIX).ok()?;
         frame[1..PREFIX].copy_from_slice(&length.to_be_bytes());
         Some(frame.into())
+    }
+}
+
+impl Unfinished {
+    fn leave(self) -> Request<Unread> {
+        Request::from_parts(self.head, Unread { read: self.read, body: self.body })
     }
 }
 

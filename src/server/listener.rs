@@ -4,8 +4,12 @@
 
 use std::{convert::Infallible, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use axum::{Router, extract::ConnectInfo, routing::future::RouteFuture};
+use axum::{Router, extract::ConnectInfo};
 use bytes::Bytes;
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Either, Ready, ready},
+};
 use http::{Request, Response};
 use hyper::{
     body::{Body, Incoming},
@@ -98,7 +102,7 @@ impl Listener {
     ) -> std::io::Result<Self> {
         Self::start_fronts(socket, tls, || Front {
             router: router.clone(),
-            fast: Some(Fast::new(app.clone())),
+            fast: Some(Arc::new(Fast::new(app.clone()))),
         })
     }
 
@@ -175,31 +179,40 @@ async fn accept(
 /// What answers on one core, which shares it with no other.
 struct Front {
     router: Router,
-    fast: Option<Fast>,
+    fast: Option<Arc<Fast>>,
 }
 
+/// Most answers are there at once; only the others need a place to wait.
+type Reply = Either<
+    Ready<Result<Response<Answer>, Infallible>>,
+    BoxFuture<'static, Result<Response<Answer>, Infallible>>,
+>;
+
 impl Front {
-    async fn answer(
-        &self,
-        peer: Peer,
-        request: Request<Incoming>,
-    ) -> Result<Response<Answer>, Infallible> {
-        let answer = match &self.fast {
-            None => self.route(peer, request).await,
-            Some(fast) => match fast.answer(request).await {
-                Outcome::Answered(answer) => return Ok(answer),
-                Outcome::Left(request) => self.route(peer, request).await,
-            },
-        };
-        answer.map(|answer| answer.map(Answer::Router))
+    fn answer(self: &Arc<Self>, peer: Peer, request: Request<Incoming>) -> Reply {
+        let Some(fast) = &self.fast else { return self.route(peer, request) };
+        match fast.answer(request) {
+            Ok(Outcome::Answered(answer)) => Either::Left(ready(Ok(answer))),
+            Ok(Outcome::Left(request)) => self.route(peer, request),
+            Err(unfinished) => {
+                let (front, fast) = (self.clone(), fast.clone());
+                Either::Right(Box::pin(async move {
+                    match fast.finish(*unfinished).await {
+                        Outcome::Answered(answer) => Ok(answer),
+                        Outcome::Left(request) => front.route(peer, request).await,
+                    }
+                }))
+            }
+        }
     }
 
-    fn route<B>(&self, peer: Peer, mut request: Request<B>) -> RouteFuture<Infallible>
+    fn route<B>(&self, peer: Peer, mut request: Request<B>) -> Reply
     where
         B: Body<Data = Bytes, Error: Into<axum::BoxError>> + Send + 'static,
     {
         request.extensions_mut().insert(ConnectInfo(peer));
-        self.router.clone().call(request)
+        let answer = self.router.clone().call(request);
+        Either::Right(Box::pin(answer.map(|answer| answer.map(|a| a.map(Answer::Router)))))
     }
 }
 
@@ -267,10 +280,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     builder: &Builder<TokioExecutor>,
     watcher: hyper_util::server::graceful::Watcher,
 ) {
-    let service = service_fn(move |request| {
-        let front = front.clone();
-        async move { front.answer(Peer(peer), request).await }
-    });
+    let service = service_fn(move |request| front.answer(Peer(peer), request));
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     if let Err(error) = watcher.watch(connection.into_owned()).await {
         tracing::debug!(%error, "a connection ended badly");
