@@ -55,6 +55,12 @@ impl<K: Serialize + DeserializeOwned> Page<K> {
         Ok(Self { size: usize::try_from(size).map_err(Error::internal)?, after, binding })
     }
 
+    /// The most rows that it shows.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
     /// How many rows to ask the database for.
     #[must_use]
     pub fn limit(&self) -> i64 {
@@ -75,8 +81,15 @@ impl<K: Serialize + DeserializeOwned> Page<K> {
             return Ok(String::new());
         }
         rows.truncate(self.size);
-        let Some(last) = rows.last() else { return Ok(String::new()) };
-        let mut token = serde_json::to_vec(&key(last)).map_err(Error::internal)?;
+        rows.last().map_or(Ok(String::new()), |last| self.token(keys, &key(last)))
+    }
+
+    /// The token of the page after a key.
+    ///
+    /// # Errors
+    /// When the key cannot be written down.
+    pub fn token(&self, keys: &Keys, last: &K) -> Result<String> {
+        let mut token = serde_json::to_vec(last).map_err(Error::internal)?;
         let tag = keys.digest("page", &[&self.binding, &[0], &token]);
         token.extend_from_slice(&tag);
         Ok(BASE64.encode(token))

@@ -346,6 +346,11 @@ impl TenantFacts {
         numbers.filter_map(|n| self.roles.at(n)).map(|role| role.id)
     }
 
+    /// The permissions that roles name, sorted, without wildcards.
+    pub fn words(&self) -> impl Iterator<Item = &str> {
+        self.roles.words()
+    }
+
     /// A role with all that it includes.
     #[must_use]
     pub fn compiled(&self, id: RoleId) -> Option<&CompiledRole> {

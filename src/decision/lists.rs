@@ -13,7 +13,6 @@ use super::{
     },
     members::{Member, Members},
     packed::{Item, TENANT},
-    path_covers,
     record::{Reach, TenantStatus, Time},
     roles::Row,
     scope_text,
@@ -57,6 +56,14 @@ pub struct Subjects {
     pub found: Vec<Access>,
     /// Where the next page starts; nothing: this was the last one.
     pub next: Option<SubjectId>,
+    /// Why there is nobody, where the first page says so.
+    pub reason: Option<Reason>,
+}
+
+impl Subjects {
+    fn nobody(reason: Reason) -> Self {
+        Self { reason: Some(reason), ..Self::default() }
+    }
 }
 
 /// Who may do something there: everybody after a subject for whom [`decide`] says so, until there are
@@ -72,9 +79,15 @@ pub fn subjects(
     limit: usize,
 ) -> Result<Subjects, TenantNotLoaded> {
     let There { tenant: key, resource, now } = *there;
-    let Some(entry) = facts.directory.tenants.get(key) else { return Ok(Subjects::default()) };
+    let Some(entry) = facts.directory.tenants.get(key) else {
+        return Ok(Subjects::nobody(Reason::TenantUnknown));
+    };
     let tenant = entry.facts().ok_or(TenantNotLoaded(entry.id))?;
     let system = facts.system().ok_or(TenantNotLoaded(TenantId::SYSTEM))?;
+    tenant.ask(now.timestamp_micros());
+    if Place::find(tenant, resource).is_none() {
+        return Ok(Subjects::nobody(Reason::WorkspaceUnknown));
+    }
     let index = Index::of(tenant, system, permission, resource);
     let mut page = Subjects::default();
     for (looks, subject) in index.candidates(after).enumerate() {
@@ -88,6 +101,13 @@ pub fn subjects(
         }
     }
     page.next = None;
+    if page.found.is_empty() && after.is_none() {
+        page.reason = Some(match entry.status {
+            TenantStatus::Pending => Reason::TenantPending,
+            TenantStatus::Suspended => Reason::TenantSuspended,
+            TenantStatus::Active => Reason::NoRole,
+        });
+    }
     Ok(page)
 }
 
@@ -360,14 +380,13 @@ fn held_scopes(
             keys.into_iter().for_each(|key| add(scope_text(Some(key.as_str()), ""), true));
         }
     }
-    let mut scopes: Vec<Scope> = Vec::new();
-    for (text, below) in found {
-        let is_within = |scope: &Scope| scope.below && path_covers(&scope.text, &text);
-        if !scopes.iter().any(is_within) {
-            scopes.push(Scope { text, below });
-        }
-    }
-    scopes
+    let reaches_down = |text: &str| found.get(text) == Some(&true);
+    let is_within = |text: &str| {
+        let mut wider = text.match_indices('/').map(|(at, _)| &text[..at]);
+        !text.is_empty() && (reaches_down("") || wider.any(reaches_down))
+    };
+    let widest = found.iter().filter(|(text, _)| !is_within(text));
+    widest.map(|(text, below)| Scope { text: text.clone(), below: *below }).collect()
 }
 
 /// What the subject may do on a resource, as patterns: all that its roles there give. The reason says why

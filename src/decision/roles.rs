@@ -133,6 +133,12 @@ impl Roles {
         &self.matrix
     }
 
+    /// The words that roles name, sorted, without those that only a wildcard means.
+    pub fn words(&self) -> impl Iterator<Item = &str> {
+        let stems = self.matrix.patterns.iter().map(SmolStr::as_str);
+        stems.filter(|stem| !stem.is_empty() && !stem.ends_with('.'))
+    }
+
     /// Uses another's matrix when it is equal, so that tenants with the same roles share one.
     pub fn share(&mut self, pool: &mut Pool) {
         self.matrix = pool.share(&self.matrix);
