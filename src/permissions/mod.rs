@@ -1,6 +1,7 @@
 //! Permissions: may this subject do that, there, and if not, what would help? Reads only: the answers
 //! come from the facts alone, and only an address is looked up.
 
+mod lists;
 mod remedy;
 mod rpc;
 mod sql;
@@ -56,6 +57,14 @@ enum Named {
     Nobody(Email),
 }
 
+fn permission(text: &str) -> Result<Permission<'_>> {
+    Permission::parse(text).map_err(|error| Error::invalid("permission", error))
+}
+
+fn resource(text: &str) -> Result<Resource<'_>> {
+    Resource::parse(text).map_err(|error| Error::invalid("resource", error))
+}
+
 impl<'a> Asked<'a> {
     /// # Errors
     /// `INVALID_ARGUMENT` naming what is malformed.
@@ -69,22 +78,14 @@ impl<'a> Asked<'a> {
         Ok(Self {
             tenant,
             subject: Named::parse(keys, subject)?,
-            permission: Permission::parse(permission)
-                .map_err(|error| Error::invalid("permission", error))?,
-            resource: Resource::parse(resource)
-                .map_err(|error| Error::invalid("resource", error))?,
+            permission: self::permission(permission)?,
+            resource: self::resource(resource)?,
         })
     }
 
     /// The question, or nothing when there is no such subject.
     fn question<'q>(&'q self, facts: &'q Facts, now: Time) -> Option<Question<'q>> {
-        let subject = match &self.subject {
-            Named::Id(SubjectId::User(user)) => Subject::User(*user),
-            Named::Id(SubjectId::Service(service)) => Subject::Service(*service),
-            Named::Session(claims) => Subject::Session(claims.as_ref()?),
-            Named::Key(hash) => Subject::Key(facts.directory.api_keys.get(hash)?),
-            Named::Email(_) | Named::Nobody(_) => return None,
-        };
+        let subject = self.subject.find(facts)?;
         let Self { tenant, permission, resource, .. } = *self;
         Some(Question { tenant, subject, permission, resource, now })
     }
@@ -100,16 +101,7 @@ impl<'a> Asked<'a> {
     /// # Errors
     /// `PERMISSION_DENIED` for who may not ask.
     pub async fn look_up(&mut self, app: &App, call: &Call) -> Result<()> {
-        let Named::Email(email) = &self.subject else { return Ok(()) };
-        let person = match permit_known(app, call, self.tenant).await? {
-            Some(permit) => sql::find_person(&app.pool, &permit, email).await?,
-            None => None,
-        };
-        self.subject = match person {
-            Some(user) => Named::Id(SubjectId::User(user)),
-            None => Named::Nobody(email.clone()),
-        };
-        Ok(())
+        self.subject.look_up(app, call, self.tenant).await
     }
 }
 
@@ -127,6 +119,29 @@ impl Named {
                 Error::invalid("subject", wanted)
             })
         }
+    }
+
+    /// The subject, or nothing when there is no such one.
+    fn find<'q>(&'q self, facts: &'q Facts) -> Option<Subject<'q>> {
+        Some(match self {
+            Self::Id(id) => Subject::from(*id),
+            Self::Session(claims) => Subject::Session(claims.as_ref()?),
+            Self::Key(hash) => Subject::Key(facts.directory.api_keys.get(hash)?),
+            Self::Email(_) | Self::Nobody(_) => return None,
+        })
+    }
+
+    async fn look_up(&mut self, app: &App, call: &Call, tenant: &str) -> Result<()> {
+        let Self::Email(email) = self else { return Ok(()) };
+        let person = match permit_known(app, call, tenant).await? {
+            Some(permit) => sql::find_person(&app.pool, &permit, email).await?,
+            None => None,
+        };
+        *self = match person {
+            Some(user) => Self::Id(SubjectId::User(user)),
+            None => Self::Nobody(email.clone()),
+        };
+        Ok(())
     }
 }
 
@@ -193,7 +208,7 @@ impl Admitted<'_> {
         match asked.question(self.facts, self.now) {
             // Invariant: the tenant asked about is the one that the caller was admitted to.
             Some(question) => decide(self.facts, &Question { tenant: self.tenant, ..question }),
-            None => Ok(Decision::because(no_subject(self.facts, asked))),
+            None => Ok(Decision::because(no_subject(self.facts, asked.tenant))),
         }
     }
 }
@@ -214,8 +229,8 @@ pub fn check(
     })
 }
 
-fn no_subject(facts: &Facts, asked: &Asked<'_>) -> Reason {
-    if facts.directory.tenants.contains_key(asked.tenant) {
+fn no_subject(facts: &Facts, tenant: &str) -> Reason {
+    if facts.directory.tenants.contains_key(tenant) {
         Reason::SubjectUnknown
     } else {
         Reason::TenantUnknown
@@ -311,7 +326,7 @@ fn explanation(
 ) -> Result<Explanation, TenantNotLoaded> {
     match asked.question(facts, now) {
         Some(question) => explain_decision(facts, &question),
-        None => Ok(Explanation::of(Decision::because(no_subject(facts, asked)))),
+        None => Ok(Explanation::of(Decision::because(no_subject(facts, asked.tenant)))),
     }
 }
 

@@ -4,7 +4,7 @@ use futures::{FutureExt, StreamExt, stream::BoxStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    Answer, Asked, Explained, Grounds, NoHelp, Remedy, RemedyKind,
+    Answer, Asked, Explained, Grounds, NoHelp, Remedy, RemedyKind, lists,
     stream::{Answers, Reply},
 };
 use crate::{
@@ -97,6 +97,36 @@ impl PermissionService for Rpc {
         asked.look_up(&self.0, &call).await?;
         let explained = super::explain(&self.0, &call, &asked).await?;
         Ok(Response::new(explained.into()))
+    }
+
+    async fn list_effective_permissions(
+        &self,
+        request: Request<pb::ListEffectivePermissionsRequest>,
+    ) -> Result<Response<pb::ListEffectivePermissionsResponse>, Status> {
+        lists::list_effective_permissions(self, request).await
+    }
+
+    async fn list_scopes(
+        &self,
+        request: Request<pb::ListScopesRequest>,
+    ) -> Result<Response<pb::ListScopesResponse>, Status> {
+        lists::list_scopes(self, request).await
+    }
+
+    async fn list_subjects(
+        &self,
+        request: Request<pb::ListSubjectsRequest>,
+    ) -> Result<Response<pb::ListSubjectsResponse>, Status> {
+        lists::list_subjects(self, request).await
+    }
+
+    type StreamSubjectsStream = BoxStream<'static, Result<pb::StreamSubjectsResponse, Status>>;
+
+    async fn stream_subjects(
+        &self,
+        request: Request<pb::StreamSubjectsRequest>,
+    ) -> Result<Response<Self::StreamSubjectsStream>, Status> {
+        lists::stream_subjects(self, request).await
     }
 
     async fn register_permissions(
