@@ -90,6 +90,37 @@ impl PermissionService for Bare {
     ) -> Result<Response<pb::ListPermissionsResponse>, Status> {
         Err(Status::unimplemented("the yardstick only checks"))
     }
+
+    async fn list_effective_permissions(
+        &self,
+        _: Request<pb::ListEffectivePermissionsRequest>,
+    ) -> Result<Response<pb::ListEffectivePermissionsResponse>, Status> {
+        Err(Status::unimplemented("the yardstick only checks"))
+    }
+
+    async fn list_scopes(
+        &self,
+        _: Request<pb::ListScopesRequest>,
+    ) -> Result<Response<pb::ListScopesResponse>, Status> {
+        Err(Status::unimplemented("the yardstick only checks"))
+    }
+
+    async fn list_subjects(
+        &self,
+        _: Request<pb::ListSubjectsRequest>,
+    ) -> Result<Response<pb::ListSubjectsResponse>, Status> {
+        Err(Status::unimplemented("the yardstick only checks"))
+    }
+
+    type StreamSubjectsStream =
+        futures::stream::BoxStream<'static, Result<pb::StreamSubjectsResponse, Status>>;
+
+    async fn stream_subjects(
+        &self,
+        _: Request<pb::StreamSubjectsRequest>,
+    ) -> Result<Response<Self::StreamSubjectsStream>, Status> {
+        Err(Status::unimplemented("the yardstick only checks"))
+    }
 }
 
 /// The process of the yardstick: says its address and serves until it is killed.

@@ -17,6 +17,7 @@ mod list;
 mod mails;
 mod memory;
 mod people;
+mod permission_lists;
 mod postgres;
 mod roles;
 mod sessions;

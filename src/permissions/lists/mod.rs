@@ -150,7 +150,7 @@ struct Part {
 
 /// Somebody who may.
 #[derive(Debug, Clone)]
-struct Allowed {
+pub struct Allowed {
     access: Access,
     /// Keys, sorted.
     groups: Vec<String>,
