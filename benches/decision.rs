@@ -26,7 +26,7 @@ use clap::Parser;
 use rolecall::{
     decision::{
         Assignment, Facts, GroupMember, Permission, Pool, Question, Record, Resource, Role,
-        Subject, TenantFacts, Time, Transition, decide,
+        Subject, TenantFacts, There, Time, Transition, decide, subjects,
     },
     ids::{Holder, SubjectId, TenantId},
 };
@@ -224,6 +224,8 @@ fn changes(args: &Args, members: usize) {
     facts.insert_tenant(world.facts(&frame, 0..world.members(0)));
     let step = |before, after| Transition { tenant: frame.tenant.id, before, after };
 
+    let rare = frame.roles.iter().find(|role| role.key.as_str() == "director").unwrap();
+    pages(&facts, frame.tenant.key.as_str(), &rare.permissions[0]);
     println!(
         "| change in a tenant of {members} | median | most | allocated, bytes |\n|---|--:|--:|--:|"
     );
@@ -274,6 +276,23 @@ fn changes(args: &Args, members: usize) {
         })
         .collect();
     apply("replace an assignment of a group", &mut facts, &dated);
+}
+
+/// The first page of who may do something: what everybody may, and what hardly anybody may.
+fn pages(facts: &Facts, tenant: &str, rare: &str) {
+    println!("| first page of 100 who may | median | found |\n|---|--:|--:|");
+    for word in ["messaging.use", rare, "iam.administer"] {
+        let Ok(permission) = Permission::parse(word) else { continue };
+        let there = There { tenant, resource: Resource::TENANT, now: now() };
+        let (mut micros, mut found) = (Vec::new(), 0);
+        for _ in 0..5 {
+            let start = Instant::now();
+            found = subjects(facts, &there, permission, None, 100).unwrap().found.len();
+            micros.push(start.elapsed().as_nanos() as f64 / 1e3);
+        }
+        println!("| `{word}` | {:.0} µs | {found} |", median(micros));
+    }
+    println!();
 }
 
 fn apply(what: &str, facts: &mut Facts, steps: &[Transition]) {

@@ -151,9 +151,9 @@ struct Part {
 /// Somebody who may.
 #[derive(Debug, Clone)]
 pub struct Allowed {
-    access: Access,
+    pub access: Access,
     /// Keys, sorted.
-    groups: Vec<String>,
+    pub groups: Vec<String>,
 }
 
 impl Wanted {
