@@ -9,6 +9,7 @@ use std::{
 };
 
 use rolecall::{
+    mail::Mail,
     proto as pb,
     secret::Keys,
     server::{Server, Settings},
@@ -83,6 +84,7 @@ impl Smtp {
 async fn serve(url: String) -> (Server, Api) {
     let keys = Keys::parse(&Keys::generate().unwrap()).unwrap();
     let settings = Settings {
+        mail: Mail::parse(&url.as_str().into(), "Rolecall <rolecall@rolecall.example>").unwrap(),
         public_url: Some("https://id.example.com".to_owned()),
         ..settings(&database().await, keys, &url)
     };

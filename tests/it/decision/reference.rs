@@ -321,8 +321,15 @@ fn world() -> impl Strategy<Value = World> {
         })
 }
 
+/// So many worlds; more in a long run, with `PROPTEST_CASES`.
+#[expect(clippy::disallowed_methods, reason = "it steers the test, not the program")]
+fn cases(few: u32) -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok());
+    ProptestConfig { cases: asked.unwrap_or(few), ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(cases(400))]
 
     #[test]
     fn decide_answers_as_the_naive_reference(
@@ -447,7 +454,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 8, ..ProptestConfig::default() })]
+    #![proptest_config(cases(8))]
 
     #[test]
     fn a_tree_of_many_members_keeps_everybody(
