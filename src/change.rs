@@ -7,6 +7,7 @@
 mod audit;
 mod request;
 mod rules;
+mod seats;
 mod tenant;
 mod turn;
 
@@ -16,6 +17,7 @@ use sqlx::{Executor, PgConnection, Postgres, Row, pool::PoolConnection};
 pub use audit::Event;
 pub use request::{Answer, Options, forget};
 pub use rules::{Scope, nearest};
+pub use seats::Seats;
 pub use tenant::TenantRow;
 pub use turn::Turns;
 
@@ -45,6 +47,8 @@ pub struct Change {
     drafts: Vec<audit::Draft>,
     /// Whether an event could have taken an administrator away.
     touches_rights: bool,
+    /// More than it frees: what the plan has to have left.
+    seats_taken: i64,
 }
 
 /// Runs an operation as one change and returns its answer with the revision set.
@@ -157,6 +161,7 @@ impl Change {
             reason: options.reason.clone(),
             drafts: Vec::new(),
             touches_rights: false,
+            seats_taken: 0,
         };
         change.tenant = tenant::lock(change.conn(), claim.tenant()).await?;
         Ok(change)
@@ -282,6 +287,7 @@ impl Change {
     pub fn record(&mut self, event: Event) -> Result<()> {
         let (before, after) = event.records();
         self.touches_rights |= rules::touches_rights(before, after);
+        self.seats_taken += seats::taken(before, after, self.now);
         let step =
             Transition { tenant: self.tenant.id, before: before.cloned(), after: after.cloned() };
         self.facts.apply(&step);

@@ -28,7 +28,13 @@ pub enum Error {
     AlreadyExists { kind: &'static str, name: String, remedy: &'static str },
     /// The state does not allow it; the message says what would have to change.
     #[error("{message}")]
-    Precondition { reason: &'static str, subject: String, message: String },
+    Precondition {
+        reason: &'static str,
+        subject: String,
+        message: String,
+        /// What a program may want to read of the message: the `metadata` of the `ErrorInfo`.
+        metadata: HashMap<String, String>,
+    },
     #[error("{message}")]
     Aborted { reason: &'static str, message: &'static str },
     #[error("{message}; retry after {} ms", retry_after.as_millis())]
@@ -70,7 +76,21 @@ impl Error {
         subject: impl ToString,
         message: impl Into<String>,
     ) -> Self {
-        Self::Precondition { reason, subject: subject.to_string(), message: message.into() }
+        Self::Precondition {
+            reason,
+            subject: subject.to_string(),
+            message: message.into(),
+            metadata: HashMap::new(),
+        }
+    }
+
+    /// Adds a value that a program may want to read.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl ToString) -> Self {
+        if let Self::Precondition { metadata, .. } = &mut self {
+            metadata.insert(name.to_owned(), value.to_string());
+        }
+        self
     }
 
     pub fn internal(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
@@ -130,7 +150,11 @@ impl Error {
     }
 
     fn details(&self) -> ErrorDetails {
-        let mut details = ErrorDetails::with_error_info(self.reason(), DOMAIN, HashMap::new());
+        let metadata = match self {
+            Self::Precondition { metadata, .. } => metadata.clone(),
+            _ => HashMap::new(),
+        };
+        let mut details = ErrorDetails::with_error_info(self.reason(), DOMAIN, metadata);
         match self {
             Self::Invalid(violations) => {
                 for violation in violations {
@@ -140,7 +164,7 @@ impl Error {
             Self::NotFound { kind, name } | Self::AlreadyExists { kind, name, .. } => {
                 details.set_resource_info(*kind, name, "", "");
             }
-            Self::Precondition { reason, subject, message } => {
+            Self::Precondition { reason, subject, message, .. } => {
                 details.add_precondition_failure_violation(*reason, subject, message);
             }
             Self::Exhausted { retry_after, .. } | Self::Unavailable { retry_after, .. } => {

@@ -8,9 +8,10 @@
 //!   only values that let it read or change; [`caller`] is who calls.
 //! - **Writing**: [`change`] is the only way to write what a decision, a list of people or the audit
 //!   can show. [`outbox`], [`attempts`] and the rows of sessions are bookkeeping.
-//! - **Features**: [`tenants`], [`workspaces`], [`roles`], [`groups`], [`assignments`], [`accounts`],
-//!   [`users`], [`memberships`], [`invitations`], [`joining`], [`service_accounts`], [`sessions`],
-//!   [`permissions`], [`catalogue`], [`audit`], [`mails`]: `mod.rs` operations, `rpc.rs` messages, `sql.rs` queries.
+//! - **Features**: [`tenants`], [`plans`], [`workspaces`], [`roles`], [`groups`], [`assignments`],
+//!   [`accounts`], [`users`], [`memberships`], [`invitations`], [`joining`], [`service_accounts`],
+//!   [`sessions`], [`permissions`], [`catalogue`], [`audit`], [`mails`]: `mod.rs` operations, `rpc.rs`
+//!   messages, `sql.rs` queries.
 //! - **Composition**: [`server`], [`config`], and [`dev`] for the laptop.
 //!
 //! Imports point down: `server → features → access → change, replica → plumbing → decision, ids`; a
@@ -49,6 +50,7 @@ pub mod outbox;
 pub mod page;
 pub mod passwords;
 pub mod permissions;
+pub mod plans;
 pub mod proto;
 pub mod random;
 pub mod replica;

@@ -284,6 +284,7 @@ fn add_features(routes: &mut Routes, app: &App) {
         mail_service_server::MailServiceServer,
         membership_service_server::MembershipServiceServer,
         permission_service_server::PermissionServiceServer,
+        plan_service_server::PlanServiceServer,
         role_service_server::RoleServiceServer,
         service_account_service_server::ServiceAccountServiceServer,
         session_service_server::SessionServiceServer,

@@ -94,6 +94,24 @@ pub fn language(field: &str, text: &str, default: &str) -> Result<String> {
     }
 }
 
+/// How something is called, by language; at least one.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` naming `field`.
+pub fn names(field: &str, names: BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
+    if names.is_empty() {
+        return Err(Error::invalid(field, "a name in `en` or `fr` is required"));
+    }
+    let one = |(language, name): (String, String)| {
+        let field = format!("{field}[{language}]");
+        if !matches!(language.as_str(), "en" | "fr") {
+            return Err(Error::invalid(field, "expected the language `en` or `fr`"));
+        }
+        Ok((language, required(&field, &name)?))
+    };
+    names.into_iter().map(one).collect()
+}
+
 /// The caller's own notes: at most 32, keys of at most 64 and values of at most 512 bytes.
 ///
 /// # Errors

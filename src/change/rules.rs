@@ -183,6 +183,7 @@ impl Change {
 
     /// What must hold whatever the change did.
     pub(super) async fn check_rules(&mut self) -> Result<()> {
+        self.check_seats().await?;
         let watched = self.touches_rights
             && self.tenant.id != TenantId::SYSTEM
             && self.status() != Some(TenantStatus::Pending);

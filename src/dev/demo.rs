@@ -78,6 +78,7 @@ impl Demo {
             key: TENANT.to_owned(),
             display_name: "Demo".to_owned(),
             administrator: Some(administrator),
+            plan: "premium".to_owned(),
             ..Default::default()
         };
         let mut tenants = TenantServiceClient::new(self.channel.clone());

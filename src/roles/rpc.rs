@@ -1,7 +1,5 @@
 //! The RoleService: generated types in and out.
 
-use std::collections::BTreeMap;
-
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -156,7 +154,7 @@ impl TryFrom<pb::CreateRoleRequest> for NewRole {
     fn try_from(request: pb::CreateRoleRequest) -> Result<Self> {
         Ok(Self {
             key: request.key.parse().map_err(|error| Error::invalid("key", error))?,
-            display_names: display_names(request.display_names)?,
+            display_names: text::names("display_names", request.display_names)?,
             description: text::lines("description", &request.description, MAX_DESCRIPTION)?,
             permissions: permissions(request.permissions)?,
             includes: at_most("includes", request.includes, MAX_INCLUDES)?,
@@ -193,7 +191,7 @@ impl TryFrom<pb::UpdateRoleRequest> for RoleEdit {
         let set = mask.pick("exclusive_set", request.exclusive_set);
         Ok(Self {
             key: request.role,
-            display_names: names.map(display_names).transpose()?,
+            display_names: names.map(|n| text::names("display_names", n)).transpose()?,
             description: description
                 .map(|t| text::lines("description", &t, MAX_DESCRIPTION))
                 .transpose()?,
@@ -209,20 +207,6 @@ impl TryFrom<pb::UpdateRoleRequest> for RoleEdit {
             etag: request.etag,
         })
     }
-}
-
-fn display_names(names: BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
-    if names.is_empty() {
-        return Err(Error::invalid("display_names", "a name in `en` or `fr` is required"));
-    }
-    let one = |(language, name): (String, String)| {
-        let field = format!("display_names[{language}]");
-        if !matches!(language.as_str(), "en" | "fr") {
-            return Err(Error::invalid(field, "expected the language `en` or `fr`"));
-        }
-        Ok((language, text::required(&field, &name)?))
-    };
-    names.into_iter().map(one).collect()
 }
 
 fn permissions(words: Vec<String>) -> Result<Vec<String>> {

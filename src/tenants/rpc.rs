@@ -17,6 +17,7 @@ use crate::{
     ids::{Key, RoleId, TenantId},
     invitations::{self, NewAdministrator},
     page::Page,
+    plans,
     proto::{self as pb, tenant_service_server::TenantService},
     replica::revision_text,
     text::{self, Email},
@@ -37,11 +38,19 @@ impl TenantService for Rpc {
         let options = Options::of(&self.0, &call, &request)?;
         let claim = call.claim(Key::SYSTEM)?;
         let administrator = request.administrator.take().map(TryInto::try_into).transpose()?;
-        let new = (NewTenant::try_from(request)?, administrator);
-        let answer =
-            change::run(&self.0, &call, claim, options, new, |change, (new, administrator)| {
-                Box::pin(create(change, new, administrator))
-            });
+        let plan = match request.plan.as_str() {
+            "" => None,
+            plan => Some(text::parse::<Key>("plan", plan)?),
+        };
+        let new = (NewTenant::try_from(request)?, administrator, plan);
+        let answer = change::run(
+            &self.0,
+            &call,
+            claim,
+            options,
+            new,
+            |change, (new, administrator, plan)| Box::pin(create(change, new, administrator, plan)),
+        );
         Ok(Response::new(answer.await?))
     }
 
@@ -138,6 +147,7 @@ async fn create(
     change: &mut Change,
     new: NewTenant,
     administrator: Option<NewAdministrator>,
+    plan: Option<Key>,
 ) -> Result<pb::CreateTenantResponse> {
     let person = change.call().person();
     let (status, person) = match (&administrator, person) {
@@ -149,6 +159,9 @@ async fn create(
         }
     };
     let mut tenant: pb::Tenant = super::create(change, NewTenant { status, ..new }).await?.into();
+    if let Some(plan) = plan {
+        plans::choose(change, &plan, None).await?;
+    }
     if let Some(person) = person {
         super::appoint(change, person).await?;
         note_administrators(&mut tenant, 1);

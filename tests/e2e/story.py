@@ -82,7 +82,7 @@ class Story(unittest.TestCase):
     def test_01_an_operator_creates_a_tenant_that_waits_for_its_administrator(self):
         created = self.call(
             "TenantService/CreateTenant",
-            {"key": "acme", "display_name": "Acme", "reason": "signed the contract",
+            {"key": "acme", "display_name": "Acme", "plan": "premium", "reason": "signed the contract",
              "administrator": {"email": OWNER, "first_name": "Olga", "last_name": "Owner"}},
             token=self.operator, via="grpcurl")
         self.assertEqual(created["tenant"]["status"], "TENANT_STATUS_PENDING")

@@ -93,6 +93,7 @@ fn fill(descriptor: &MessageDescriptor, with: &Filling) -> DynamicMessage {
             ("sector", _) => text("business"),
             ("includes" | "may_grant" | "exclusive_set" | "allowed_email_domains", _) => None,
             ("group" | "key", _) => text("sales"),
+            ("plan", Kind::String) => text("premium"),
             ("kind", Kind::Enum(_)) => Some(Value::EnumNumber(1)),
             (_, Kind::Message(m)) if m.full_name() == "rolecall.v1.AssignRole" => {
                 Some(Value::Message(fill(&m, with)))

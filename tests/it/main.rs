@@ -20,6 +20,7 @@ mod people;
 mod permission_lists;
 mod postgres;
 mod roles;
+mod seats;
 mod sessions;
 mod structure;
 mod tenants;

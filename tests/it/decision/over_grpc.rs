@@ -74,6 +74,7 @@ impl Maker<'_> {
             key: key.into(),
             display_name: key.into(),
             administrator: Some(administrator),
+            plan: "premium".into(),
             ..Default::default()
         };
         let created = operator.tenants().create_tenant(create).await.unwrap().into_inner();
