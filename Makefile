@@ -1,5 +1,5 @@
 # Each target installs what it misses; only the Rust toolchain must be there.
-.PHONY: run test e2e check sqlx audit bench bench-decision
+.PHONY: run test model e2e check sqlx audit bench bench-decision
 
 # A Rolecall on this machine with a PostgreSQL of its own and demo data; Ctrl-C stops it.
 run:
@@ -10,6 +10,10 @@ run:
 test:
 	.ci/install postgres
 	cargo test
+
+# Every interleaving of the lease protocol, in scopes that a debug build is too slow for.
+model:
+	cargo test --release --test model -- --include-ignored --nocapture
 
 # Real clients and servers that nobody here wrote, against the built program.
 e2e:
