@@ -4,7 +4,7 @@
 //! It decides from facts and keys alone and knows no feature.
 
 use chrono::{DateTime, Utc};
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 
 use crate::{
     app::App,
@@ -20,17 +20,32 @@ use crate::{
 };
 
 /// Metadata that carries the credential: `Bearer rck_…` or `Bearer rcs_…`.
-const AUTHORIZATION: &str = "authorization";
+pub const AUTHORIZATION: &str = "authorization";
 /// Metadata that names the person for whom a service acts: `usr_…`.
-const ON_BEHALF_OF: &str = "rolecall-on-behalf-of";
+pub const ON_BEHALF_OF: &str = "rolecall-on-behalf-of";
+
+/// What a call says about who calls.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Presented<'a> {
+    pub authorization: Option<&'a HeaderValue>,
+    pub on_behalf_of: Option<&'a HeaderValue>,
+}
+
+impl<'a> Presented<'a> {
+    #[must_use]
+    pub fn by(headers: &'a HeaderMap) -> Self {
+        let (authorization, on_behalf_of) = (headers.get(AUTHORIZATION), headers.get(ON_BEHALF_OF));
+        Self { authorization, on_behalf_of }
+    }
+}
 
 /// Finds out who calls.
 ///
 /// # Errors
 /// `UNAUTHENTICATED` for a missing, malformed, unknown, expired or ended credential.
-pub async fn authenticate(app: &App, rule: Rule, headers: &HeaderMap) -> Result<Caller> {
+pub async fn authenticate(app: &App, rule: Rule, presented: &Presented<'_>) -> Result<Caller> {
     let now = app.clock.now();
-    app.replica.ask(|facts| recognise(&app.keys, facts, rule, headers, now)).await?
+    app.replica.ask(|facts| recognise(&app.keys, facts, rule, presented, now)).await?
 }
 
 /// What [`authenticate`] finds in these facts.
@@ -41,10 +56,10 @@ pub fn recognise(
     keys: &Keys,
     facts: &Facts,
     rule: Rule,
-    headers: &HeaderMap,
+    presented: &Presented<'_>,
     now: DateTime<Utc>,
 ) -> Result<Result<Caller>, TenantNotLoaded> {
-    let token = match bearer(headers) {
+    let token = match bearer(presented.authorization) {
         Ok(Some(token)) => token,
         Ok(None) if rule == Rule::Public => return Ok(Ok(Caller::Anonymous)),
         Ok(None) => {
@@ -55,7 +70,7 @@ pub fn recognise(
         }
         Err(error) => return Ok(Err(error)),
     };
-    let on_behalf_of = match on_behalf_of(headers) {
+    let on_behalf_of = match on_behalf_of(presented.on_behalf_of) {
         Ok(user) => user,
         Err(error) => return Ok(Err(error)),
     };
@@ -92,8 +107,8 @@ pub async fn renew(app: &App, call: &Call) -> Result<Call> {
     Ok(call)
 }
 
-fn bearer(headers: &HeaderMap) -> Result<Option<&str>> {
-    let Some(value) = headers.get(AUTHORIZATION) else { return Ok(None) };
+fn bearer(value: Option<&HeaderValue>) -> Result<Option<&str>> {
+    let Some(value) = value else { return Ok(None) };
     let token = value.to_str().ok().and_then(|text| {
         let (scheme, token) = text.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
@@ -101,8 +116,8 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>> {
     token.map(Some).ok_or_else(malformed)
 }
 
-fn on_behalf_of(headers: &HeaderMap) -> Result<Option<UserId>> {
-    let Some(value) = headers.get(ON_BEHALF_OF) else { return Ok(None) };
+fn on_behalf_of(value: Option<&HeaderValue>) -> Result<Option<UserId>> {
+    let Some(value) = value else { return Ok(None) };
     let user = value.to_str().ok().and_then(|text| text.parse().ok());
     let wanted = "expected the id of a user, `usr_…`";
     user.map(Some).ok_or_else(|| Error::invalid(ON_BEHALF_OF, wanted))

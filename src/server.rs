@@ -1,6 +1,8 @@
 //! The composition root: what a server is made of, in which order it starts, and how it stops.
 
 mod admin;
+mod body;
+mod connection;
 mod fast;
 mod layer;
 mod listener;
@@ -121,7 +123,7 @@ impl Server {
         add_reflection(&mut routes)?;
         let gate = layer::Gate::new(app.clone(), settings.open_reflection);
         let router = layer::around(routes.prepare().into_axum_router(), gate);
-        let listener = listener::Listener::start_fast(socket, &router, settings.tls, &app)?;
+        let listener = listener::Listener::start(socket, &router, settings.tls.as_ref(), &app)?;
         let admin_task = tokio::spawn(admin::serve(admin_socket, health_service, metrics));
         let (workers, stop) = watch::channel(false);
         let forgetting = tokio::spawn(forget_requests(app.clone(), stop.clone()));

@@ -99,12 +99,14 @@ enum ServerProcess {
 
 fn main() {
     let mut args = Args::parse();
+    if matches!(args.server, Some(ServerProcess::Bare)) {
+        return servers::bare();
+    }
     let threads = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match args.server.take() {
-        Some(ServerProcess::Bare) => threads.block_on(servers::bare()),
         Some(ServerProcess::Rolecall { url }) => threads.block_on(servers::rolecall(&url)),
-        None => measure(args, &threads),
+        _ => measure(args, &threads),
     }
 }
 

@@ -1,5 +1,5 @@
 //! The contestants, each a process of its own: Rolecall, and the yardstick: a bare tonic service with
-//! the same messages, constant answers, no layer of ours and the same listener.
+//! the same messages, constant answers, no layer of ours, on a single-threaded runtime as ours.
 
 use std::{
     env, fs,
@@ -9,6 +9,11 @@ use std::{
 };
 
 use futures::StreamExt;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto::Builder,
+    service::TowerToHyperService,
+};
 use rolecall::{
     mail::Mail,
     proto::{
@@ -16,7 +21,7 @@ use rolecall::{
         permission_service_server::{PermissionService, PermissionServiceServer},
     },
     secret::Keys,
-    server::{Listener, Server, Settings},
+    server::{Server, Settings},
 };
 use tonic::{Request, Response, Status, service::Routes};
 
@@ -124,13 +129,23 @@ impl PermissionService for Bare {
 }
 
 /// The process of the yardstick: says its address and serves until it is killed.
-pub async fn bare() {
-    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = socket.local_addr().unwrap();
-    let router = Routes::new(PermissionServiceServer::new(Bare)).prepare().into_axum_router();
-    let _listener = Listener::start(socket, router, None).unwrap();
-    println!("{address}");
-    std::future::pending::<()>().await;
+pub fn bare() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        println!("{}", socket.local_addr().unwrap());
+        let router = Routes::new(PermissionServiceServer::new(Bare)).prepare().into_axum_router();
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder.http2().max_concurrent_streams(256);
+        loop {
+            let (stream, _) = socket.accept().await.unwrap();
+            stream.set_nodelay(true).unwrap();
+            let (builder, service) = (builder.clone(), TowerToHyperService::new(router.clone()));
+            tokio::spawn(async move {
+                let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
+    });
 }
 
 /// The process of Rolecall.

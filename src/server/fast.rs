@@ -11,22 +11,34 @@
 mod checks;
 
 use std::{
+    future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
     sync::atomic::{AtomicU32, Ordering},
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header::CONTENT_TYPE};
-use http_body_util::BodyExt;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use h2::{RecvStream, server::SendResponse};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, Version, header::CONTENT_TYPE,
+    request::Parts,
+};
 
 use self::checks::{Answerer, Asking};
-use super::{MAX_MESSAGE, layer};
-use crate::{access, app::App, caller::Call, permissions, proto::Rule};
+use super::{
+    MAX_MESSAGE,
+    body::{Unread, poll_data, send_at_once},
+    layer,
+};
+use crate::{
+    access::{self, Presented},
+    app::App,
+    caller::Call,
+    decision::Time,
+    permissions,
+    proto::Rule,
+};
 
 const BATCH: &str = "/rolecall.v1.PermissionService/BatchCheckPermissions";
 /// One in so many calls takes the router, for its trace.
@@ -50,19 +62,61 @@ struct Lane {
     duration: metrics::Histogram,
 }
 
-/// What the short way made of a call.
-pub enum Outcome {
-    Answered(Response<Answer>),
-    /// For the router.
-    Left(Request<Unread>),
+/// When calls that arrived together began.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    started: Instant,
+    now: Time,
 }
 
-/// A call whose message has not arrived as a whole.
-pub struct Unfinished {
-    started: Instant,
-    head: http::request::Parts,
-    read: Bytes,
-    body: Incoming,
+/// A call that was not answered at once.
+pub struct Left {
+    moment: Moment,
+    head: Parts,
+    body: Unread,
+    /// For the rest of its message; otherwise the router answers it.
+    waits: bool,
+}
+
+/// What of the headers matters here.
+#[derive(Default)]
+struct Told<'a> {
+    presented: Presented<'a>,
+    content_type: Option<&'a HeaderValue>,
+    encoding: Option<&'a HeaderValue>,
+    trace: Option<&'a HeaderValue>,
+    request_id: Option<&'a HeaderValue>,
+}
+
+impl<'a> Told<'a> {
+    /// In one pass, since looking for each by its name takes longer.
+    fn by(headers: &'a HeaderMap) -> Self {
+        let mut told = Self::default();
+        for (name, value) in headers {
+            let place = match name.as_str() {
+                access::AUTHORIZATION => &mut told.presented.authorization,
+                access::ON_BEHALF_OF => &mut told.presented.on_behalf_of,
+                "content-type" => &mut told.content_type,
+                "grpc-encoding" => &mut told.encoding,
+                "traceparent" => &mut told.trace,
+                layer::GIVEN_ID => &mut told.request_id,
+                _ => continue,
+            };
+            place.get_or_insert(value);
+        }
+        told
+    }
+
+    /// Neither compressed nor part of a trace that is kept.
+    fn is_ordinary(&self) -> bool {
+        let is = |value: Option<&HeaderValue>, wanted: &[&[u8]]| {
+            value.is_none_or(|value| wanted.contains(&value.as_bytes()))
+        };
+        self.content_type.is_some()
+            && is(self.content_type, &[b"application/grpc", b"application/grpc+proto"])
+            && is(self.encoding, &[b"identity"])
+            && !self.trace.is_some_and(|trace| is_sampled(trace.as_bytes()))
+    }
 }
 
 impl Fast {
@@ -76,62 +130,85 @@ impl Fast {
         Self { app, lanes, calls: AtomicU32::new(0) }
     }
 
+    /// Of calls that are answered now.
+    pub fn moment(&self) -> Moment {
+        Moment { started: Instant::now(), now: self.app.clock.now() }
+    }
+
     /// Answers at once what arrived as a whole, as most messages do; the others are given back.
-    pub fn answer(&self, request: Request<Incoming>) -> Result<Outcome, Box<Unfinished>> {
-        let started = Instant::now();
-        let (head, mut body) = request.into_parts();
-        let mut read = Bytes::new();
-        let Some(lane) = self.lane(&head) else {
-            return Ok(Outcome::Left(Request::from_parts(head, Unread { read, body })));
-        };
-        let collected = collect(&mut body, &mut read).now_or_never();
-        let call = Unfinished { started, head, read, body };
-        if collected.is_some() { Ok(self.end(lane, call)) } else { Err(Box::new(call)) }
-    }
-
-    /// Waits for the rest of a message.
-    pub async fn finish(&self, mut call: Unfinished) -> Outcome {
-        let _ = tokio::time::timeout(PATIENCE, collect(&mut call.body, &mut call.read)).await;
-        match self.lanes.iter().find(|lane| lane.path == call.head.uri.path()) {
-            Some(lane) => self.end(lane, call),
-            None => Outcome::Left(call.leave()),
+    pub fn answer(
+        &self,
+        moment: Moment,
+        request: Request<RecvStream>,
+        respond: &mut SendResponse<Bytes>,
+    ) -> Option<Box<Left>> {
+        let (head, rest) = request.into_parts();
+        let body = Unread { read: Bytes::new(), rest };
+        let mut call = Left { moment, head, body, waits: false };
+        if let Some(lane) = self.lane(&call.head) {
+            call.waits = collect(&mut call.body).now_or_never().is_none();
+            if !call.waits && self.end(lane, &call, respond) {
+                return None;
+            }
         }
+        Some(Box::new(call))
     }
 
-    fn end(&self, lane: &Lane, call: Unfinished) -> Outcome {
-        if call.body.is_end_stream()
-            && let Some(message) = unframe(&call.read)
-            && let Some(answer) = self.decide(lane, &call.head.headers, message)
+    /// Waits for the rest of a message; nothing is left for the router of what could be answered then.
+    pub async fn finish(
+        &self,
+        mut call: Left,
+        respond: &mut SendResponse<Bytes>,
+    ) -> Option<Request<Unread>> {
+        if call.waits {
+            let _ = tokio::time::timeout(PATIENCE, collect(&mut call.body)).await;
+            call.moment.now = self.app.clock.now();
+            let lane = self.lanes.iter().find(|lane| lane.path == call.head.uri.path());
+            if lane.is_some_and(|lane| self.end(lane, &call, respond)) {
+                return None;
+            }
+        }
+        Some(Request::from_parts(call.head, call.body))
+    }
+
+    /// Whether it was answered.
+    fn end(&self, lane: &Lane, call: &Left, respond: &mut SendResponse<Bytes>) -> bool {
+        let told = Told::by(&call.head.headers);
+        if told.is_ordinary()
+            && call.body.rest.is_end_stream()
+            && let Some(message) = unframe(&call.body.read)
+            && let Some(answer) = self.decide(lane, &told.presented, call.moment.now, message)
         {
-            lane.duration.record(call.started.elapsed());
-            return Outcome::Answered(respond(&call.head.headers, answer));
+            let (head, trailers) = good(told.request_id);
+            if let Err(error) = send_at_once(head, answer, trailers, respond) {
+                tracing::debug!(%error, "an answer was not sent");
+            }
+            lane.duration.record(call.moment.started.elapsed());
+            return true;
         }
-        Outcome::Left(call.leave())
+        false
     }
 
-    /// The lane of an ordinary call that is not sampled.
-    fn lane(&self, head: &http::request::Parts) -> Option<&Lane> {
+    /// The lane of a call that is not sampled.
+    fn lane(&self, head: &Parts) -> Option<&Lane> {
         let lane = self.lanes.iter().find(|lane| lane.path == head.uri.path())?;
-        let header = |name: &str| head.headers.get(name).map(HeaderValue::as_bytes);
-        let ordinary = head.method == Method::POST
-            && head.version == Version::HTTP_2
-            && matches!(
-                header("content-type"),
-                Some(b"application/grpc" | b"application/grpc+proto")
-            )
-            && matches!(header("grpc-encoding"), None | Some(b"identity"));
-        let traced = header("traceparent").is_some_and(is_sampled);
-        let sampled = traced || self.calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(SAMPLED);
+        let ordinary = head.method == Method::POST && head.version == Version::HTTP_2;
+        let sampled = self.calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(SAMPLED);
         (ordinary && !sampled).then_some(lane)
     }
 
     /// The framed answer.
-    fn decide(&self, lane: &Lane, headers: &HeaderMap, message: &[u8]) -> Option<Bytes> {
-        let now = self.app.clock.now();
+    fn decide(
+        &self,
+        lane: &Lane,
+        presented: &Presented<'_>,
+        now: Time,
+        message: &[u8],
+    ) -> Option<Bytes> {
         let keys = &self.app.keys;
         let decided = AssertUnwindSafe(|| {
             permissions::ask_now(&self.app, |facts| {
-                let caller = access::recognise(keys, facts, lane.rule, headers, now)?;
+                let caller = access::recognise(keys, facts, lane.rule, presented, now)?;
                 let Ok(caller) = caller else { return Ok(None) };
                 let (path, rule) = (lane.path, lane.rule);
                 let call =
@@ -150,12 +227,6 @@ impl Fast {
     }
 }
 
-impl Unfinished {
-    fn leave(self) -> Request<Unread> {
-        Request::from_parts(self.head, Unread { read: self.read, body: self.body })
-    }
-}
-
 /// Whether the caller's trace is kept; the last of `00-<trace>-<parent>-<flags>`.
 fn is_sampled(traceparent: &[u8]) -> bool {
     let flag = traceparent.last().and_then(|digit| char::from(*digit).to_digit(16));
@@ -164,10 +235,10 @@ fn is_sampled(traceparent: &[u8]) -> bool {
 
 /// Reads on until the end, or until it is more than one message that the short way takes. It may be
 /// dropped and called again.
-async fn collect(body: &mut Incoming, read: &mut Bytes) {
-    while !body.is_end_stream() && read.len() <= PREFIX + MAX_MESSAGE {
-        let Some(Ok(frame)) = body.frame().await else { return };
-        let Ok(data) = frame.into_data() else { return };
+async fn collect(body: &mut Unread) {
+    let Unread { read, rest } = body;
+    while !rest.is_end_stream() && read.len() <= PREFIX + MAX_MESSAGE {
+        let Ok(Some(data)) = poll_fn(|cx| poll_data(rest, cx)).await else { return };
         if read.is_empty() {
             *read = data;
         } else {
@@ -186,79 +257,15 @@ fn unframe(body: &[u8]) -> Option<&[u8]> {
     (compressed == 0 && whole && message.len() <= MAX_MESSAGE).then_some(message)
 }
 
-fn respond(asked: &HeaderMap, frame: Bytes) -> Response<Answer> {
-    let mut response = Response::new(Answer::Short(Some(frame)));
-    let headers = response.headers_mut();
+/// What surrounds the message of an answer that is none but good.
+fn good(request_id: Option<&HeaderValue>) -> (Response<()>, HeaderMap) {
+    let mut head = Response::new(());
+    let headers = head.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    if let Some(id) = layer::given_id(asked) {
+    if let Some(id) = request_id.filter(|id| layer::is_request_id(id)) {
         headers.insert(layer::REQUEST_ID, id.clone());
     }
-    response
-}
-
-/// A request body of which some was read already.
-pub struct Unread {
-    read: Bytes,
-    body: Incoming,
-}
-
-impl Body for Unread {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        if self.read.is_empty() {
-            Pin::new(&mut self.body).poll_frame(cx)
-        } else {
-            Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.read)))))
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.read.is_empty() && self.body.is_end_stream()
-    }
-}
-
-/// The body of an answer.
-pub enum Answer {
-    /// One frame, then the status, which is good.
-    Short(Option<Bytes>),
-    Router(axum::body::Body),
-}
-
-impl Body for Answer {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        match &mut *self {
-            Self::Router(body) => Pin::new(body).poll_frame(cx),
-            Self::Short(frame @ Some(_)) => Poll::Ready(frame.take().map(|f| Ok(Frame::data(f)))),
-            Self::Short(None) => {
-                let mut trailers = HeaderMap::with_capacity(1);
-                trailers.insert("grpc-status", HeaderValue::from_static("0"));
-                Poll::Ready(Some(Ok(Frame::trailers(trailers))))
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Router(body) => body.is_end_stream(),
-            Self::Short(_) => false,
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Router(body) => body.size_hint(),
-            Self::Short(_) => SizeHint::default(),
-        }
-    }
+    let mut trailers = HeaderMap::with_capacity(1);
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    (head, trailers)
 }

@@ -24,7 +24,7 @@ use tracing::Instrument;
 
 use super::listener::Peer;
 use crate::{
-    access,
+    access::{self, Presented},
     app::App,
     caller::Call,
     error::Error,
@@ -35,6 +35,8 @@ use crate::{
 
 /// Names the call in logs, and in the answer.
 pub(super) const REQUEST_ID: &str = "rolecall-request-id";
+/// Where a caller may name it.
+pub(super) const GIVEN_ID: &str = "x-request-id";
 pub(super) const CHECK: &str = "/rolecall.v1.PermissionService/CheckPermission";
 const REFLECTION: &str = "/grpc.reflection.";
 /// The longest that any call takes, whatever deadline it asks for.
@@ -104,10 +106,11 @@ async fn handle(
     next: Next,
     span: tracing::Span,
 ) -> Response {
-    let caller = match access::authenticate(&gate.0.app, rule, request.headers()).await {
-        Ok(caller) => caller,
-        Err(error) => return Status::from(error).into_http(),
-    };
+    let caller =
+        match access::authenticate(&gate.0.app, rule, &Presented::by(request.headers())).await {
+            Ok(caller) => caller,
+            Err(error) => return Status::from(error).into_http(),
+        };
     let peer = request.extensions().get::<ConnectInfo<Peer>>();
     let source = peer.map_or_else(String::new, |ConnectInfo(peer)| peer.0.ip().to_string());
     let call = Call { path, rule, caller, source, user_agent: user_agent(request.headers()) };
@@ -121,7 +124,8 @@ async fn beside(gate: &Gate, request: Request, next: Next) -> Response {
     let app = &gate.0.app;
     if request.uri().path().starts_with(REFLECTION)
         && !gate.0.open_reflection
-        && let Err(error) = access::authenticate(app, Rule::Authenticated, request.headers()).await
+        && let Err(error) =
+            access::authenticate(app, Rule::Authenticated, &Presented::by(request.headers())).await
     {
         return Status::from(error).into_http();
     }
@@ -144,17 +148,16 @@ fn user_agent(headers: &HeaderMap) -> String {
 
 /// The caller's own id when it is short and printable, else a new one.
 fn request_id(headers: &HeaderMap, app: &App) -> String {
-    given_id(headers).and_then(|id| id.to_str().ok()).map(str::to_owned).unwrap_or_else(|| {
+    let given = headers.get(GIVEN_ID).filter(|id| is_request_id(id));
+    given.and_then(|id| id.to_str().ok()).map(str::to_owned).unwrap_or_else(|| {
         random::id::<EventId>(app.clock.now())
             .map_or_else(|_| String::new(), |id| id.uuid().simple().to_string())
     })
 }
 
-pub(super) fn given_id(headers: &HeaderMap) -> Option<&HeaderValue> {
-    headers.get("x-request-id").filter(|id| {
-        let id = id.as_bytes();
-        (1..=64).contains(&id.len()) && id.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
-    })
+pub(super) fn is_request_id(id: &HeaderValue) -> bool {
+    let id = id.as_bytes();
+    (1..=64).contains(&id.len()) && id.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
 }
 
 /// The deadline in the metadata `grpc-timeout`, such as `500m` for half a second.

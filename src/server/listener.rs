@@ -4,47 +4,32 @@
 
 use std::{convert::Infallible, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use axum::{Router, extract::ConnectInfo};
-use bytes::Bytes;
-use futures::{
-    FutureExt,
-    future::{BoxFuture, Either, Ready, ready},
-};
-use http::{Request, Response};
-use hyper::{
-    body::{Body, Incoming},
-    service::service_fn,
-};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto::Builder, graceful::GracefulShutdown},
-};
+use axum::Router;
 use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{mpsc, watch},
 };
 use tokio_rustls::TlsAcceptor;
-use tower::Service;
+use tokio_util::task::TaskTracker;
 
-use super::fast::{Answer, Fast, Outcome};
+use super::{
+    connection::{ConnectionError, Front, Visit},
+    fast::Fast,
+};
 use crate::app::App;
 
-/// Calls in flight on one connection.
-const STREAMS: u32 = 256;
 /// Connections waiting for a core.
 const BACKLOG: usize = 256;
 /// Connections of one core; more are closed at once.
 const CONNECTIONS: usize = 4096;
-const MAX_HEADERS: u32 = 16 * 1024;
 const HANDSHAKE: Duration = Duration::from_secs(10);
-const KEEPALIVE: Duration = Duration::from_secs(30);
-/// A client that resets more streams than this faster than they are served is cut off.
-const RESETS: usize = 100;
+
+/// What clients call HTTP/2 when they greet.
+const HTTP2: &[u8] = b"h2";
 
 /// Where a connection comes from.
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +54,7 @@ impl Tls {
         let key = PrivateKeyDer::from_pem_file(key)?;
         let mut config =
             ServerConfig::builder().with_no_client_auth().with_single_cert(chain?, key)?;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![HTTP2.to_vec(), b"http/1.1".to_vec()];
         Ok(Self(TlsAcceptor::from(Arc::new(config))))
     }
 }
@@ -84,32 +69,15 @@ pub struct Listener {
 type Socket = (std::net::TcpStream, SocketAddr);
 
 impl Listener {
-    /// # Errors
-    /// When a thread cannot be started.
-    pub fn start(socket: TcpListener, router: Router, tls: Option<Tls>) -> std::io::Result<Self> {
-        Self::start_fronts(socket, tls, || Front { router: router.clone(), fast: None })
-    }
-
     /// Answers checks the short way, and everything else by the router.
     ///
     /// # Errors
     /// When a thread cannot be started.
-    pub fn start_fast(
+    pub fn start(
         socket: TcpListener,
         router: &Router,
-        tls: Option<Tls>,
+        tls: Option<&Tls>,
         app: &App,
-    ) -> std::io::Result<Self> {
-        Self::start_fronts(socket, tls, || Front {
-            router: router.clone(),
-            fast: Some(Arc::new(Fast::new(app.clone()))),
-        })
-    }
-
-    fn start_fronts(
-        socket: TcpListener,
-        tls: Option<Tls>,
-        front: impl Fn() -> Front,
     ) -> std::io::Result<Self> {
         let (stop, stopping) = watch::channel(false);
         let count = std::thread::available_parallelism().map_or(1, usize::from);
@@ -118,8 +86,9 @@ impl Listener {
         for n in 0..count {
             let (queue, sockets) = mpsc::channel(BACKLOG);
             let (alive, ended) = mpsc::channel(1);
-            let core =
-                Core { front: Arc::new(front()), tls: tls.clone(), stopping: stopping.clone() };
+            let front = Front { router: router.clone(), fast: Fast::new(app.clone()) };
+            let (front, stopping) = (Arc::new(front), stopping.clone());
+            let core = Core { front, tls: tls.cloned(), stopping };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             std::thread::Builder::new().name(format!("core-{n}")).spawn(move || {
                 runtime.block_on(core.run(sockets));
@@ -176,46 +145,6 @@ async fn accept(
     }
 }
 
-/// What answers on one core, which shares it with no other.
-struct Front {
-    router: Router,
-    fast: Option<Arc<Fast>>,
-}
-
-/// Most answers are there at once; only the others need a place to wait.
-type Reply = Either<
-    Ready<Result<Response<Answer>, Infallible>>,
-    BoxFuture<'static, Result<Response<Answer>, Infallible>>,
->;
-
-impl Front {
-    fn answer(self: &Arc<Self>, peer: Peer, request: Request<Incoming>) -> Reply {
-        let Some(fast) = &self.fast else { return self.route(peer, request) };
-        match fast.answer(request) {
-            Ok(Outcome::Answered(answer)) => Either::Left(ready(Ok(answer))),
-            Ok(Outcome::Left(request)) => self.route(peer, request),
-            Err(unfinished) => {
-                let (front, fast) = (self.clone(), fast.clone());
-                Either::Right(Box::pin(async move {
-                    match fast.finish(*unfinished).await {
-                        Outcome::Answered(answer) => Ok(answer),
-                        Outcome::Left(request) => front.route(peer, request).await,
-                    }
-                }))
-            }
-        }
-    }
-
-    fn route<B>(&self, peer: Peer, mut request: Request<B>) -> Reply
-    where
-        B: Body<Data = Bytes, Error: Into<axum::BoxError>> + Send + 'static,
-    {
-        request.extensions_mut().insert(ConnectInfo(peer));
-        let answer = self.router.clone().call(request);
-        Either::Right(Box::pin(answer.map(|answer| answer.map(|a| a.map(Answer::Router)))))
-    }
-}
-
 struct Core {
     front: Arc<Front>,
     tls: Option<Tls>,
@@ -224,9 +153,8 @@ struct Core {
 
 impl Core {
     async fn run(self, mut sockets: mpsc::Receiver<Socket>) {
-        let builder = Arc::new(http());
-        let graceful = GracefulShutdown::new();
         let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
+        let connections = TaskTracker::new();
         let mut stopping = self.stopping.clone();
         loop {
             let (stream, peer) = tokio::select! {
@@ -239,50 +167,32 @@ impl Core {
                 metrics::counter!("rolecall_connections_refused_total").increment(1);
                 continue;
             };
-            let (front, builder) = (self.front.clone(), builder.clone());
-            let (watcher, tls) = (graceful.watcher(), self.tls.clone());
-            tokio::spawn(async move {
+            let (front, stopping) = (self.front.clone(), self.stopping.clone());
+            let visit = Visit { front, peer: Peer(peer), stopping };
+            let tls = self.tls.clone();
+            connections.spawn(async move {
                 let _place = place;
-                match tls {
-                    None => serve(stream, peer, front, &builder, watcher).await,
-                    Some(Tls(acceptor)) => {
-                        let handshake = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream));
-                        if let Ok(Ok(stream)) = handshake.await {
-                            serve(stream, peer, front, &builder, watcher).await;
-                        }
-                    }
+                let ended = match tls {
+                    None => visit.plain(stream).await,
+                    Some(Tls(acceptor)) => encrypted(visit, &acceptor, stream).await,
+                };
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection ended badly");
                 }
             });
         }
-        graceful.shutdown().await;
+        connections.close();
+        connections.wait().await;
     }
 }
 
-fn http() -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS)
-        .max_header_list_size(MAX_HEADERS)
-        .max_pending_accept_reset_streams(RESETS)
-        .max_local_error_reset_streams(RESETS)
-        .keep_alive_interval(KEEPALIVE)
-        .keep_alive_timeout(HANDSHAKE);
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE);
-    builder
-}
-
-async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-    stream: S,
-    peer: SocketAddr,
-    front: Arc<Front>,
-    builder: &Builder<TokioExecutor>,
-    watcher: hyper_util::server::graceful::Watcher,
-) {
-    let service = service_fn(move |request| front.answer(Peer(peer), request));
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    if let Err(error) = watcher.watch(connection.into_owned()).await {
-        tracing::debug!(%error, "a connection ended badly");
-    }
+async fn encrypted(
+    visit: Visit,
+    acceptor: &TlsAcceptor,
+    stream: TcpStream,
+) -> Result<(), ConnectionError> {
+    let handshake = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await;
+    let stream = handshake.map_err(|_| ConnectionError::Silent)??;
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
+    visit.serve(stream, http2).await
 }

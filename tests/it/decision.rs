@@ -4,3 +4,4 @@ pub mod cases;
 mod in_process;
 mod over_grpc;
 mod reference;
+mod worlds;

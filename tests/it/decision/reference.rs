@@ -11,40 +11,40 @@ use uuid::Uuid;
 
 /// Small numbers name everything, so that random worlds have collisions.
 #[derive(Debug, Clone)]
-struct World {
-    tenant_active: bool,
-    roles: Vec<Role>,
+pub struct World {
+    pub tenant_active: bool,
+    pub roles: Vec<Role>,
     /// By member: active, disabled, groups.
-    members: Vec<(bool, bool, Vec<u8>)>,
+    pub members: Vec<(bool, bool, Vec<u8>)>,
     /// Rights on the installation; the same people.
-    operators: Vec<Option<bool>>,
-    assignments: Vec<Assignment>,
+    pub operators: Vec<Option<bool>>,
+    pub assignments: Vec<Assignment>,
 }
 
 #[derive(Debug, Clone)]
-struct Role {
-    permissions: Vec<&'static str>,
-    includes: Vec<u8>,
-    reach: u8,
+pub struct Role {
+    pub permissions: Vec<&'static str>,
+    pub includes: Vec<u8>,
+    pub reach: u8,
 }
 
 #[derive(Debug, Clone)]
-struct Assignment {
-    on_system: bool,
+pub struct Assignment {
+    pub on_system: bool,
     /// Below 4: a member; else a group.
-    holder: u8,
-    role: u8,
+    pub holder: u8,
+    pub role: u8,
     /// An index into `PLACES`.
-    place: usize,
-    starts: Option<i64>,
-    ends: Option<i64>,
+    pub place: usize,
+    pub starts: Option<i64>,
+    pub ends: Option<i64>,
 }
 
 const PATTERNS: [&str; 7] =
     ["a.read", "a.write", "a.*", "b.read", "b.c.read", "*", "iam.members.read"];
-const PERMISSIONS: [&str; 6] =
+pub const PERMISSIONS: [&str; 6] =
     ["a.read", "a.write", "b.read", "b.c.read", "a-b.read", "iam.members.read"];
-const PLACES: [&str; 8] = [
+pub const PLACES: [&str; 8] = [
     "",
     "workspaces/w1",
     "workspaces/w2",
@@ -56,7 +56,7 @@ const PLACES: [&str; 8] = [
 ];
 const TENANT: TenantId = TenantId::from_uuid(Uuid::from_u128(1));
 
-fn naive(world: &World, member: u8, permission: &str, place: &str, now: i64) -> bool {
+pub fn naive(world: &World, member: u8, permission: &str, place: &str, now: i64) -> bool {
     let iam = permission.starts_with("iam.");
     let (active, disabled, _) = &world.members[usize::from(member)];
     if *disabled {
@@ -288,7 +288,7 @@ fn assignment() -> impl Strategy<Value = Assignment> {
     )
 }
 
-fn world() -> impl Strategy<Value = World> {
+pub fn world() -> impl Strategy<Value = World> {
     let role = (proptest::collection::vec(0..PATTERNS.len(), 0..3), 0u8..3);
     let member = (
         proptest::bool::weighted(0.8),
@@ -323,7 +323,7 @@ fn world() -> impl Strategy<Value = World> {
 
 /// So many worlds; more in a long run, with `PROPTEST_CASES`.
 #[expect(clippy::disallowed_methods, reason = "it steers the test, not the program")]
-fn cases(few: u32) -> ProptestConfig {
+pub fn cases(few: u32) -> ProptestConfig {
     let asked = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok());
     ProptestConfig { cases: asked.unwrap_or(few), ..ProptestConfig::default() }
 }
