@@ -240,6 +240,13 @@ impl Claim {
         &self.warrant
     }
 
+    /// The same claim, to change another tenant by it: what it demands and of whom stays as it is. For
+    /// what concerns a person in all of their tenants.
+    #[must_use]
+    pub fn in_tenant(&self, tenant: &str) -> Self {
+        Self { tenant: tenant.to_owned(), warrant: self.warrant.clone() }
+    }
+
     /// A command's claim on a tenant.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 //! the lock, writes, and is sealed: its events are numbered and chained, and committed, in one message.
 //! It is acknowledged when the replicas obey it.
 
+mod administrators;
 mod audit;
 mod request;
 mod rules;
@@ -14,6 +15,7 @@ mod turn;
 use futures::future::BoxFuture;
 use sqlx::{Executor, PgConnection, Postgres, Row, pool::PoolConnection};
 
+pub use administrators::count_without;
 pub use audit::Event;
 pub use request::{Answer, Options, forget};
 pub use rules::{Scope, nearest};
@@ -45,8 +47,9 @@ pub struct Change {
     now: Time,
     reason: String,
     drafts: Vec<audit::Draft>,
-    /// Whether an event could have taken an administrator away.
-    touches_rights: bool,
+    /// Whose values this change erased, also those that it would have left itself.
+    erased: std::collections::HashSet<String>,
+    rights: administrators::Touch,
     /// More than it frees: what the plan has to have left.
     seats_taken: i64,
 }
@@ -160,7 +163,8 @@ impl Change {
             now: app.clock.now(),
             reason: options.reason.clone(),
             drafts: Vec::new(),
-            touches_rights: false,
+            erased: std::collections::HashSet::new(),
+            rights: administrators::Touch::Nothing,
             seats_taken: 0,
         };
         change.tenant = tenant::lock(change.conn(), claim.tenant()).await?;
@@ -286,7 +290,7 @@ impl Change {
     /// When the event cannot be written down.
     pub fn record(&mut self, event: Event) -> Result<()> {
         let (before, after) = event.records();
-        self.touches_rights |= rules::touches_rights(before, after);
+        self.rights = self.rights.max(administrators::Touch::of(before, after));
         self.seats_taken += seats::taken(before, after, self.now);
         let step =
             Transition { tenant: self.tenant.id, before: before.cloned(), after: after.cloned() };
@@ -325,7 +329,8 @@ impl Change {
     ) -> Result<u64> {
         self.check_rules().await?;
         let drafts = std::mem::take(&mut self.drafts);
-        audit::insert_values(self.conn(), &drafts).await?;
+        let erased = std::mem::take(&mut self.erased);
+        audit::insert_values(self.conn(), &drafts, &erased).await?;
         let pending = serde_json::json!({
             "skew": self.app.clock.moved_seconds(),
             "events": drafts.iter().map(|draft| serde_json::json!({

@@ -9,9 +9,9 @@
 //! - **Writing**: [`change`] is the only way to write what a decision, a list of people or the audit
 //!   can show. [`outbox`], [`attempts`] and the rows of sessions are bookkeeping.
 //! - **Features**: [`tenants`], [`plans`], [`workspaces`], [`roles`], [`groups`], [`assignments`],
-//!   [`accounts`], [`users`], [`memberships`], [`invitations`], [`joining`], [`service_accounts`],
-//!   [`sessions`], [`permissions`], [`catalogue`], [`audit`], [`mails`]: `mod.rs` operations, `rpc.rs`
-//!   messages, `sql.rs` queries.
+//!   [`accounts`], [`users`], [`memberships`], [`erasure`], [`invitations`], [`joining`],
+//!   [`service_accounts`], [`sessions`], [`permissions`], [`catalogue`], [`audit`], [`mails`]:
+//!   `mod.rs` operations, `rpc.rs` messages, `sql.rs` queries.
 //! - **Composition**: [`server`], [`config`], and [`dev`] for the laptop.
 //!
 //! Imports point down: `server → features → access → change, replica → plumbing → decision, ids`; a
@@ -38,6 +38,7 @@ pub mod db;
 pub mod decision;
 pub mod dev;
 pub mod edit;
+pub mod erasure;
 pub mod error;
 pub mod groups;
 pub mod ids;

@@ -19,7 +19,7 @@ use crate::{
     change::Change,
     decision::Time,
     error::Result,
-    ids::{InvitationId, MailId, TenantId},
+    ids::{InvitationId, MailId, TenantId, UserId},
     mail::Talk,
     random,
     text::Email,
@@ -113,6 +113,43 @@ pub async fn withdraw(change: &mut Change, invitation: InvitationId, why: &str) 
     )
     .execute(change.conn())
     .await?;
+    Ok(())
+}
+
+/// Erases the letters of this tenant to a person, and those about these invitations; returns how many.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn erase(
+    change: &mut Change,
+    user: UserId,
+    email: &str,
+    invitations: &[InvitationId],
+) -> Result<u64> {
+    let tenant = change.tenant().id;
+    let invitations: Vec<Uuid> = invitations.iter().map(|id| id.uuid()).collect();
+    let done = sqlx::query!(
+        "delete from mails where tenant_id = $1
+           and (invitation_id = any($2)
+                or invitation_id is null and (user_id = $3 or lower(recipient) = lower($4)))",
+        tenant as TenantId,
+        &invitations,
+        user as UserId,
+        email
+    )
+    .execute(change.conn())
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Erases the letters about an account that goes.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn erase_of_account(change: &mut Change, user: UserId) -> Result<()> {
+    sqlx::query!("delete from mails where user_id = $1", user as UserId)
+        .execute(change.conn())
+        .await?;
     Ok(())
 }
 

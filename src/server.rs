@@ -127,6 +127,8 @@ impl Server {
         let admin_task = tokio::spawn(admin::serve(admin_socket, health_service, metrics));
         let (workers, stop) = watch::channel(false);
         let forgetting = tokio::spawn(forget_requests(app.clone(), stop.clone()));
+        let purging = tokio::spawn(purge_due(app.clone(), stop.clone()));
+        let watching = tokio::spawn(watch_administrators(app.clone(), stop.clone()));
         let outbox = tokio::spawn(crate::outbox::run(app.clone(), stop));
         health.set_service_status("", ServingStatus::Serving).await;
         tracing::info!(%grpc, %admin, "serving");
@@ -140,7 +142,7 @@ impl Server {
             admin_task,
             streams,
             workers,
-            tasks: vec![outbox, forgetting, feed],
+            tasks: vec![outbox, forgetting, purging, watching, feed],
         })
     }
 
@@ -243,6 +245,43 @@ async fn forget_requests(app: App, mut stop: watch::Receiver<bool>) {
         let pause = if matches!(more, Ok(true)) { Duration::from_secs(1) } else { EVERY };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
+/// Erases people whose retention is over, in the tenants that switched it on.
+async fn purge_due(app: App, mut stop: watch::Receiver<bool>) {
+    const EVERY: Duration = Duration::from_secs(120);
+    loop {
+        let purged = crate::erasure::purge_due(&app).await;
+        match &purged {
+            Ok(0) => {}
+            Ok(purged) => tracing::info!(purged, "people whose retention is over were purged"),
+            Err(error) => tracing::warn!(%error, "people whose retention is over were not purged"),
+        }
+        let pause = if matches!(purged, Ok(1..)) { Duration::from_secs(1) } else { EVERY };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
+/// Shows in the metrics how many tenants have no administrator, or a single one.
+async fn watch_administrators(app: App, mut stop: watch::Receiver<bool>) {
+    const EVERY: Duration = Duration::from_secs(15);
+    loop {
+        match crate::change::count_without(&app.pool).await {
+            #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+            Ok((none, single)) => {
+                metrics::gauge!("rolecall_tenants_without_administrator").set(none as f64);
+                metrics::gauge!("rolecall_tenants_with_single_administrator").set(single as f64);
+            }
+            Err(error) => tracing::warn!(%error, "tenants without administrator were not counted"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
     }

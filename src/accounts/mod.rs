@@ -154,6 +154,15 @@ pub async fn set_password(change: &mut Change, user: UserId, hash: &SecretString
     change.record(Event::new("user.password_changed", user))
 }
 
+/// Deletes an account that no tenant knows.
+///
+/// # Errors
+/// When some tenant still does.
+pub async fn erase(change: &mut Change, user: UserId) -> Result<()> {
+    sql::delete(change, user).await?;
+    change.record(Event::new("user.erased", user))
+}
+
 fn unknown(user: UserId) -> Error {
     Error::not_found("user", user)
 }

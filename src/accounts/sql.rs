@@ -157,3 +157,8 @@ pub async fn set_password(change: &mut Change, user: UserId, hash: &SecretString
     .await?;
     Ok(())
 }
+
+pub async fn delete(change: &mut Change, user: UserId) -> Result<()> {
+    sqlx::query!("delete from users where id = $1", user as UserId).execute(change.conn()).await?;
+    Ok(())
+}

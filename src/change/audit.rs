@@ -1,12 +1,13 @@
 //! What a change leaves behind: events, and the personal values that they only commit to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 
+use super::Change;
 use crate::{
     caller::Call,
     decision::{Record, Time},
@@ -138,7 +139,12 @@ impl Draft {
             people.entry(data_subject).or_default().extend(values.clone());
         }
         // Why is told about the person concerned, from where about whoever called.
-        let about = event.personal.as_ref().map_or(actor.as_str(), |(subject, _)| subject);
+        let concerns = ["usr_", "inv_"].iter().any(|prefix| event.target.starts_with(prefix));
+        let about = match &event.personal {
+            Some((subject, _)) => subject.as_str(),
+            None if concerns => event.target.as_str(),
+            None => actor.as_str(),
+        };
         if !reason.is_empty() {
             people.entry(about).or_default().insert("reason".to_owned(), reason.into());
         }
@@ -179,10 +185,45 @@ impl Values {
     }
 }
 
-/// Writes the personal values of all events.
-pub(super) async fn insert_values(conn: &mut PgConnection, drafts: &[Draft]) -> Result<()> {
+impl Change {
+    /// Erases the values of these data subjects in this tenant; returns how many. The commitments stay.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn erase_values(&mut self, data_subjects: &[String]) -> Result<u64> {
+        let tenant = self.tenant.id;
+        self.erased.extend(data_subjects.iter().cloned());
+        let erased = sqlx::query!(
+            "delete from event_values where data_subject = any($1) and tenant_id = $2",
+            data_subjects,
+            tenant as TenantId
+        )
+        .execute(self.conn())
+        .await?;
+        Ok(erased.rows_affected())
+    }
+
+    /// Erases the values of a person in every tenant, for when the account goes.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn erase_values_everywhere(&mut self, data_subject: &str) -> Result<u64> {
+        self.erased.insert(data_subject.to_owned());
+        let erased = sqlx::query!("delete from event_values where data_subject = $1", data_subject)
+            .execute(self.conn())
+            .await?;
+        Ok(erased.rows_affected())
+    }
+}
+
+/// Writes the personal values of all events, but those that were erased meanwhile.
+pub(super) async fn insert_values(
+    conn: &mut PgConnection,
+    drafts: &[Draft],
+    erased: &HashSet<String>,
+) -> Result<()> {
     for draft in drafts {
-        for values in &draft.values {
+        for values in draft.values.iter().filter(|v| !erased.contains(&v.data_subject)) {
             sqlx::query!(
                 "insert into event_values (tenant_id, event_id, data_subject, salt, values)
                  values ($1, $2, $3, $4, $5)",

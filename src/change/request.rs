@@ -4,6 +4,7 @@ use chrono::TimeDelta;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
+use super::Change;
 use crate::{
     app::App,
     caller::Call,
@@ -126,6 +127,45 @@ pub(super) async fn insert<R: Answer>(
     .execute(pool)
     .await?;
     Ok(())
+}
+
+impl Change {
+    /// Erases the kept answers in which one of these texts stands; returns how many.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn erase_answers(&mut self, texts: &[&str]) -> Result<u64> {
+        let mut erased = 0;
+        for text in texts.iter().filter(|text| !text.is_empty()) {
+            let done = sqlx::query!(
+                "delete from requests where position($1::bytea in response) > 0",
+                text.as_bytes()
+            )
+            .execute(self.conn())
+            .await?;
+            erased += done.rows_affected();
+        }
+        Ok(erased)
+    }
+}
+
+impl Options {
+    /// The same, for one of several changes that answer together: the answer of the last one is kept.
+    #[must_use]
+    pub fn of_a_part(&self) -> Self {
+        Self { request: None, ..self.clone() }
+    }
+
+    /// The same, to find out whether it would be refused.
+    #[must_use]
+    pub fn of_a_trial(&self) -> Self {
+        Self { request: None, validate_only: true, ..self.clone() }
+    }
+
+    #[must_use]
+    pub fn is_trial(&self) -> bool {
+        self.validate_only
+    }
 }
 
 /// Forgets answers whose day is over; returns whether there are more.

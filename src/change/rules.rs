@@ -4,11 +4,11 @@ use super::Change;
 use crate::{
     access::Demand,
     decision::{
-        Gift, MemberKind, Permission, PermissionSet, Record, Refusal, Resource, Role, Tenant,
-        TenantFacts, TenantStatus, is_administrator, scope_text,
+        Gift, MemberKind, Permission, PermissionSet, Record, Refusal, Resource, Role, TenantFacts,
+        TenantStatus, scope_text,
     },
     error::{Error, Result},
-    ids::{Key, RoleId, SubjectId, TenantId, UserId, WorkspaceId},
+    ids::{Key, RoleId, SubjectId, TenantId, WorkspaceId},
     replica::load,
 };
 
@@ -18,33 +18,6 @@ pub struct Scope {
     pub workspace: Option<WorkspaceId>,
     pub path: String,
     pub text: String,
-}
-
-/// Whether a step can leave a tenant without an administrator. A tenant's own row does so only when it
-/// opens: settings can be changed, and the tenant closed, also while it has none.
-pub(super) fn touches_rights(before: Option<&Record>, after: Option<&Record>) -> bool {
-    if let (before, Some(Record::Tenant(after))) = (before, after) {
-        let open = |tenant: &Tenant| tenant.status == TenantStatus::Active;
-        let was_open = matches!(before, Some(Record::Tenant(before)) if open(before));
-        return open(after) && !was_open;
-    }
-    before.into_iter().chain(after).any(decides_rights)
-}
-
-fn decides_rights(record: &Record) -> bool {
-    match record {
-        Record::Role(_)
-        | Record::Group(_)
-        | Record::GroupMember(_)
-        | Record::Member(_)
-        | Record::Assignment(_) => true,
-        Record::Tenant(_)
-        | Record::Workspace(_)
-        | Record::ApiKey(_)
-        | Record::Account(_)
-        | Record::SessionEnd(_)
-        | Record::Invitation(_) => false,
-    }
 }
 
 impl Change {
@@ -184,78 +157,11 @@ impl Change {
     /// What must hold whatever the change did.
     pub(super) async fn check_rules(&mut self) -> Result<()> {
         self.check_seats().await?;
-        let watched = self.touches_rights
-            && self.tenant.id != TenantId::SYSTEM
-            && self.status() != Some(TenantStatus::Pending);
-        if watched && !self.has_administrator(self.tenant.id).await? {
-            return Err(Error::precondition(
-                "LAST_ADMINISTRATOR",
-                &self.tenant.key,
-                "this would leave the tenant without an administrator; make another active, \
-                 internal member administrator first, without an end date",
-            ));
-        }
-        Ok(())
+        self.check_administrators().await
     }
 
-    fn status(&self) -> Option<TenantStatus> {
+    pub(super) fn status(&self) -> Option<TenantStatus> {
         self.facts.directory.tenants.get(self.tenant.key.as_str()).map(|entry| entry.status)
-    }
-
-    /// Whether somebody administers a tenant, which need not be the one that is changed, by the rows as
-    /// this change has left them. The statement finds who may; the decision engine says who does.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn has_administrator(&mut self, tenant: TenantId) -> Result<bool> {
-        const BATCH: i64 = 32;
-        let roles: Vec<uuid::Uuid> = load::slice(self.conn(), tenant, &[], &[])
-            .await?
-            .roles_matching(Permission::ADMINISTER)
-            .map(RoleId::uuid)
-            .collect();
-        let mut after = uuid::Uuid::nil();
-        loop {
-            let users = sqlx::query_scalar!(
-                r#"select user_id "user_id!" from memberships m
-                   where tenant_id = $1 and status = 'active' and kind = 'internal' and user_id > $2
-                     and (exists (select from role_assignments a
-                                  where a.tenant_id = $1 and a.user_id = m.user_id
-                                    and a.role_id = any($3) and a.workspace_id is null
-                                    and a.path = '' and a.ends_at is null)
-                          or exists (select from group_members g
-                                     join role_assignments a
-                                       on a.tenant_id = $1 and a.group_id = g.group_id
-                                     where g.tenant_id = $1 and g.user_id = m.user_id
-                                       and a.role_id = any($3) and a.workspace_id is null
-                                       and a.path = '' and a.ends_at is null))
-                   order by user_id limit $4"#,
-                tenant as TenantId,
-                after,
-                &roles,
-                BATCH
-            )
-            .fetch_all(self.conn())
-            .await?;
-            let Some(last) = users.last() else { return Ok(false) };
-            after = *last;
-            let users: Vec<UserId> = users.into_iter().map(Into::into).collect();
-            if self.some_administer(tenant, &users).await? {
-                return Ok(true);
-            }
-        }
-    }
-
-    /// Whether one of these people administers a tenant, by the rows as this change has left them.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn some_administer(&mut self, tenant: TenantId, users: &[UserId]) -> Result<bool> {
-        let subjects: Vec<SubjectId> = users.iter().copied().map(SubjectId::User).collect();
-        let slice = load::slice(self.conn(), tenant, &subjects, &[]).await?;
-        let mut facts = self.facts.clone();
-        super::load_accounts(self.conn(), &mut facts, &subjects).await?;
-        Ok(users.iter().any(|user| is_administrator(&facts, &slice, *user, self.now)))
     }
 
     /// Whether the member is a person of the tenant's own.

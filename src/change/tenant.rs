@@ -19,6 +19,7 @@ pub struct TenantRow {
     pub language: String,
     pub invitation_lifetime_seconds: i64,
     pub allowed_email_domains: Vec<String>,
+    pub retention_seconds: i64,
 }
 
 impl TenantRow {
@@ -32,6 +33,7 @@ impl TenantRow {
             language: String::new(),
             invitation_lifetime_seconds: 0,
             allowed_email_domains: Vec::new(),
+            retention_seconds: 0,
         }
     }
 
@@ -57,7 +59,8 @@ impl TenantRow {
         let row = sqlx::query_as!(
             RawTenant,
             r#"select id "id: TenantId", key, status "status: TenantStatus", default_role_id,
-                      display_name, language, invitation_lifetime_seconds, allowed_email_domains
+                      display_name, language, invitation_lifetime_seconds, allowed_email_domains,
+                      retention_seconds
                from tenants where id = $1"#,
             id as TenantId
         )
@@ -76,6 +79,7 @@ struct RawTenant {
     language: String,
     invitation_lifetime_seconds: i64,
     allowed_email_domains: Vec<String>,
+    retention_seconds: i64,
 }
 
 impl TryFrom<RawTenant> for TenantRow {
@@ -91,6 +95,7 @@ impl TryFrom<RawTenant> for TenantRow {
             language: row.language,
             invitation_lifetime_seconds: row.invitation_lifetime_seconds,
             allowed_email_domains: row.allowed_email_domains,
+            retention_seconds: row.retention_seconds,
         })
     }
 }
@@ -108,7 +113,8 @@ pub(super) async fn lock(conn: &mut PgConnection, tenant: &str) -> Result<Tenant
     let row = sqlx::query_as!(
         RawTenant,
         r#"select id "id: TenantId", key, status "status: TenantStatus", default_role_id,
-                  display_name, language, invitation_lifetime_seconds, allowed_email_domains
+                  display_name, language, invitation_lifetime_seconds, allowed_email_domains,
+                      retention_seconds
            from tenants where key = $1 for no key update"#,
         tenant
     )

@@ -249,6 +249,27 @@ pub async fn cancel(change: &mut Change, id: InvitationId, etag: &str) -> Result
     change.record(event.before(before.record()).after(after.record()))
 }
 
+/// The invitations of this tenant that are about a person and that nobody can accept any more.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn of_person(
+    change: &mut Change,
+    user: UserId,
+    email: &str,
+) -> Result<Vec<InvitationId>> {
+    let email = Email::parse("email", email).map_err(Error::internal)?;
+    sql::of_person(change, user, &email).await
+}
+
+/// Deletes invitations; what they said is in no event.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn erase(change: &mut Change, ids: &[InvitationId]) -> Result<u64> {
+    sql::delete(change, ids).await
+}
+
 /// The invitation, for whoever may invite people of its kind.
 async fn lock_for_caller(change: &mut Change, id: InvitationId) -> Result<Invitation> {
     let invitation = sql::lock(change, id).await?.ok_or_else(|| unknown(id))?;

@@ -378,3 +378,36 @@ fn add_roles(shown: &mut [ShownInvitation], roles: Vec<(InvitationId, ShownRole)
         one.roles = by_id.remove(&one.id).unwrap_or_default();
     }
 }
+
+pub async fn of_person(
+    change: &mut Change,
+    user: UserId,
+    email: &Email,
+) -> Result<Vec<InvitationId>> {
+    let (tenant, now) = (change.tenant().id, change.now());
+    let ids = sqlx::query_scalar!(
+        r#"select id "id: InvitationId" from invitations
+           where tenant_id = $1 and (accepted_by = $2 or email_canonical = $3)
+             and not (status = 'pending' and expires_at > $4)"#,
+        tenant as TenantId,
+        user as UserId,
+        email.canonical(),
+        now
+    )
+    .fetch_all(change.conn())
+    .await?;
+    Ok(ids)
+}
+
+pub async fn delete(change: &mut Change, ids: &[InvitationId]) -> Result<u64> {
+    let tenant = change.tenant().id;
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.uuid()).collect();
+    let done = sqlx::query!(
+        "delete from invitations where tenant_id = $1 and id = any($2)",
+        tenant as TenantId,
+        &ids
+    )
+    .execute(change.conn())
+    .await?;
+    Ok(done.rows_affected())
+}

@@ -3,7 +3,8 @@
 use tonic::{Request, Response, Status};
 
 use super::{
-    Filter, Listed, Membership, MembershipEdit, Profile, ProfileEdit, RolesEdit, SortKey, list, sql,
+    Filter, Listed, Membership, MembershipEdit, Profile, ProfileEdit, Retention, RolesEdit,
+    SortKey, list, sql,
 };
 use crate::{
     access::{claim_any, permit},
@@ -13,6 +14,7 @@ use crate::{
     change::{self, Change, Options},
     decision::{MemberKind, MemberStatus},
     edit::{Mask, etag},
+    erasure::{self, Erased},
     error::{Error, Result},
     ids::{SubjectId, UserId},
     page::Page,
@@ -130,14 +132,21 @@ impl MembershipService for Rpc {
         let options = Options::of(&self.0, &call, &request)?;
         let user = text::parse("user_id", &request.user_id)?;
         let claim = call.claim(&request.tenant)?;
-        let input = (user, request.etag);
-        let answer = change::run(&self.0, &call, claim, options, input, |change, (user, etag)| {
-            Box::pin(async move {
-                let membership = super::suspend(change, user, &etag).await?;
-                let membership = Some(as_changed(change, membership).await?);
-                Ok(pb::SuspendMembershipResponse { membership, ..Default::default() })
-            })
-        });
+        let input = (user, retention(&request)?, request.etag);
+        let answer = change::run(
+            &self.0,
+            &call,
+            claim,
+            options,
+            input,
+            |change, (user, retention, etag)| {
+                Box::pin(async move {
+                    let membership = super::suspend(change, user, retention, &etag).await?;
+                    let membership = Some(as_changed(change, membership).await?);
+                    Ok(pb::SuspendMembershipResponse { membership, ..Default::default() })
+                })
+            },
+        );
         Ok(Response::new(answer.await?))
     }
 
@@ -196,6 +205,50 @@ impl MembershipService for Rpc {
         });
         Ok(Response::new(answer.await?))
     }
+
+    async fn purge_member(
+        &self,
+        request: Request<pb::PurgeMemberRequest>,
+    ) -> Result<Response<pb::PurgeMemberResponse>, Status> {
+        let (call, request) = Call::split(request)?;
+        let options = Options::of(&self.0, &call, &request)?;
+        let user = text::parse("user_id", &request.user_id)?;
+        let claim = call.claim(&request.tenant)?;
+        let answer = change::run(&self.0, &call, claim, options, user, |change, user| {
+            Box::pin(async move {
+                let erased = Some(erasure::purge(change, user).await?.into());
+                Ok(pb::PurgeMemberResponse { erased, ..Default::default() })
+            })
+        });
+        Ok(Response::new(answer.await?))
+    }
+}
+
+/// What a request to suspend says about the data.
+fn retention(request: &pb::SuspendMembershipRequest) -> Result<Retention> {
+    let from = pb::time("purge_time", request.purge_time)?;
+    match (pb::Retention::try_from(request.retention), from) {
+        (Ok(pb::Retention::Unspecified | pb::Retention::Keep), None) => Ok(Retention::Keep),
+        (Ok(pb::Retention::Unspecified | pb::Retention::Keep), Some(_)) => {
+            Err(Error::invalid("purge_time", "it goes with the retention PURGEABLE only"))
+        }
+        (Ok(pb::Retention::Purgeable), from) => Ok(Retention::PurgeableFrom(from)),
+        (Err(_), _) => Err(Error::invalid("retention", "expected KEEP or PURGEABLE")),
+    }
+}
+
+impl From<Erased> for pb::Erased {
+    fn from(erased: Erased) -> Self {
+        let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        Self {
+            sessions: count(erased.sessions),
+            invitations: count(erased.invitations),
+            mails: count(erased.mails),
+            audit_values: count(erased.audit_values),
+            answers: count(erased.answers),
+            account: erased.account,
+        }
+    }
 }
 
 fn person(call: &Call, user_id: &str) -> Result<UserId> {
@@ -237,6 +290,7 @@ pub fn member(tenant: &str, membership: Membership, roles: Vec<Shown>) -> pb::Me
         create_time: Some(pb::timestamp(membership.created_at)),
         update_time: Some(pb::timestamp(membership.updated_at)),
         etag: etag(membership.version),
+        purge_time: membership.purge_at.map(pb::timestamp),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
     change::Change,
     decision::{Member, MemberKind, MemberStatus, Time},
     error::{Error, OnConstraint, Result},
-    ids::{TenantId, UserId},
+    ids::{Key, TenantId, UserId},
 };
 
 #[derive(sqlx::FromRow)]
@@ -30,6 +30,7 @@ pub struct Row {
     metadata: Json<BTreeMap<String, String>>,
     last_sign_in_at: Option<Time>,
     last_active_at: Option<Time>,
+    purge_at: Option<Time>,
     version: i64,
     created_at: Time,
     updated_at: Time,
@@ -55,6 +56,7 @@ impl From<Row> for Membership {
             metadata: row.metadata.0,
             last_sign_in_at: row.last_sign_in_at,
             last_active_at: row.last_active_at,
+            purge_at: row.purge_at,
             version: row.version,
             created_at: row.created_at,
             updated_at: row.updated_at,
@@ -71,7 +73,7 @@ macro_rules! select {
                       m.department, m.job_title, m.phone, m.location, m.external_id,
                       m.metadata "metadata: Json<BTreeMap<String, String>>",
                       a.last_sign_in_at "last_sign_in_at?", a.last_active_at "last_active_at?",
-                      m.version, m.created_at, m.updated_at
+                      m.purge_at, m.version, m.created_at, m.updated_at
                from memberships m join users u on u.id = m.user_id
                left join activity a on a.tenant_id = m.tenant_id and a.user_id = m.user_id
                where m.tenant_id = $1 and m.user_id = $2"# + $rest,
@@ -106,7 +108,7 @@ pub async fn upsert(
              first_name = excluded.first_name, last_name = excluded.last_name,
              department = excluded.department, job_title = excluded.job_title,
              phone = excluded.phone, location = excluded.location, external_id = '',
-             metadata = '{}', version = excluded.version, created_at = excluded.created_at,
+             metadata = '{}', purge_at = null, purged_at = null, version = excluded.version, created_at = excluded.created_at,
              updated_at = excluded.updated_at",
         tenant as TenantId,
         new.user as UserId,
@@ -133,7 +135,8 @@ pub async fn update(change: &mut Change, after: &Membership) -> Result<()> {
     sqlx::query!(
         "update memberships set kind = $3, status = $4, epoch = $5, first_name = $6, last_name = $7,
                                 department = $8, job_title = $9, phone = $10, location = $11,
-                                external_id = $12, metadata = $13, version = $14, updated_at = $15
+                                external_id = $12, metadata = $13, version = $14, updated_at = $15,
+                                purge_at = $16
          where tenant_id = $1 and user_id = $2",
         tenant as TenantId,
         after.user as UserId,
@@ -149,7 +152,8 @@ pub async fn update(change: &mut Change, after: &Membership) -> Result<()> {
         after.external_id,
         Json(&after.metadata) as _,
         after.version,
-        after.updated_at
+        after.updated_at,
+        after.purge_at
     )
     .execute(change.conn())
     .await
@@ -167,4 +171,79 @@ pub async fn get(pool: &PgPool, permit: &Permit, user: UserId) -> Result<Members
         .fetch_optional(pool)
         .await?;
     row.map(Into::into).ok_or_else(|| unknown(user))
+}
+
+/// The membership, also of somebody who was removed, as long as there is something to erase.
+pub async fn lock_unpurged(change: &mut Change, user: UserId) -> Result<Option<Membership>> {
+    let tenant = change.tenant().id;
+    let row =
+        select!(" and m.purged_at is null for update of m", tenant as TenantId, user as UserId)
+            .fetch_optional(change.conn())
+            .await?;
+    Ok(row.map(Into::into))
+}
+
+/// Leaves the ids and the epoch alone.
+pub async fn erase(change: &mut Change, user: UserId) -> Result<()> {
+    let (tenant, now) = (change.tenant().id, change.now());
+    sqlx::query!(
+        "update memberships
+         set status = 'removed', first_name = '', last_name = '', department = '', job_title = '',
+             phone = '', location = '', external_id = '', metadata = '{}', purge_at = null,
+             purged_at = $3, version = version + 1, updated_at = $3
+         where tenant_id = $1 and user_id = $2",
+        tenant as TenantId,
+        user as UserId,
+        now
+    )
+    .execute(change.conn())
+    .await?;
+    Ok(())
+}
+
+/// Whether some tenant still knows the person.
+pub async fn is_known(change: &mut Change, user: UserId) -> Result<bool> {
+    let known = sqlx::query_scalar!(
+        r#"select exists (select from memberships where user_id = $1 and purged_at is null) "known!""#,
+        user as UserId
+    )
+    .fetch_one(change.conn())
+    .await?;
+    Ok(known)
+}
+
+/// What is left of somebody whom no tenant knows.
+pub async fn delete_purged(change: &mut Change, user: UserId) -> Result<()> {
+    sqlx::query!(
+        "delete from memberships where user_id = $1 and purged_at is not null",
+        user as UserId
+    )
+    .execute(change.conn())
+    .await?;
+    Ok(())
+}
+
+pub async fn due(pool: &PgPool, now: Time) -> Result<Vec<(Key, UserId)>> {
+    let rows = sqlx::query!(
+        r#"select t.key, m.user_id "user: UserId"
+           from memberships m join tenants t on t.id = m.tenant_id
+           where m.purge_at <= $1 and t.purge_automatically
+           order by m.purge_at limit 100"#,
+        now
+    )
+    .fetch_all(pool)
+    .await?;
+    let read = |key: String| key.try_into().map_err(Error::internal);
+    rows.into_iter().map(|row| Ok((read(row.key)?, row.user))).collect()
+}
+
+pub async fn tenants_of(pool: &PgPool, user: UserId) -> Result<Vec<Key>> {
+    let keys = sqlx::query_scalar!(
+        "select t.key from memberships m join tenants t on t.id = m.tenant_id
+         where m.user_id = $1 and m.purged_at is null order by t.key",
+        user as UserId
+    )
+    .fetch_all(pool)
+    .await?;
+    keys.into_iter().map(|key| key.try_into().map_err(Error::internal)).collect()
 }

@@ -108,6 +108,14 @@ pub async fn end_all(change: &mut Change, user: UserId) -> Result<()> {
     ended.into_iter().try_for_each(|end| record_end(change, end))
 }
 
+/// Erases the sessions of somebody who left the tenant of this change, and when they were seen.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn erase(change: &mut Change, user: UserId) -> Result<u64> {
+    sql::delete(change, user).await
+}
+
 /// Ends every live session of a person but one, in all tenants; returns how many.
 ///
 /// Locks the account first, so that nobody signs in beside it with what is just being changed.

@@ -294,3 +294,22 @@ pub async fn is_familiar(pool: &PgPool, email: &Email, source: &str, now: Time) 
     .await?;
     Ok(found.is_some())
 }
+
+pub async fn delete(change: &mut Change, user: UserId) -> Result<u64> {
+    let tenant = change.tenant().id;
+    sqlx::query!(
+        "delete from activity where tenant_id = $1 and user_id = $2",
+        tenant as TenantId,
+        user as UserId
+    )
+    .execute(change.conn())
+    .await?;
+    let done = sqlx::query!(
+        "delete from sessions where tenant_id = $1 and user_id = $2",
+        tenant as TenantId,
+        user as UserId
+    )
+    .execute(change.conn())
+    .await?;
+    Ok(done.rows_affected())
+}

@@ -17,7 +17,7 @@ use crate::{
     caller::Call,
     catalogue::Words,
     change::{self, Change, Event, Options, Scope},
-    decision::{self, MemberKind, Record, TenantStatus, Time},
+    decision::{self, MemberKind, MemberStatus, Record, TenantStatus, Time},
     edit::check_etag,
     error::{Error, Result},
     ids::{Holder, Key, RoleId, SubjectId, TenantId, UserId},
@@ -27,6 +27,8 @@ use crate::{
 
 /// How long an invitation can be accepted when the tenant does not say: a week.
 const INVITATION_LIFETIME_SECONDS: i64 = 7 * 86_400;
+/// How long the data of people who left is kept when the tenant does not say.
+const RETENTION_SECONDS: i64 = 30 * 86_400;
 
 #[derive(Debug, Clone)]
 pub struct Tenant {
@@ -37,6 +39,10 @@ pub struct Tenant {
     pub default_role: Option<RoleId>,
     pub default_role_key: String,
     pub invitation_lifetime_seconds: i64,
+    /// How long the data of people who left is kept.
+    pub retention_seconds: i64,
+    /// Whether it is then erased without anybody asking.
+    pub purge_automatically: bool,
     pub language: String,
     pub allowed_email_domains: Vec<String>,
     pub permission_words: Words,
@@ -82,6 +88,8 @@ pub async fn create(change: &mut Change, new: NewTenant) -> Result<Tenant> {
         default_role: None,
         default_role_key: String::new(),
         invitation_lifetime_seconds: INVITATION_LIFETIME_SECONDS,
+        retention_seconds: RETENTION_SECONDS,
+        purge_automatically: false,
         language: new.language,
         allowed_email_domains: Vec::new(),
         permission_words: Words::Checked,
@@ -123,10 +131,56 @@ pub async fn appoint(change: &mut Change, user: UserId) -> Result<()> {
         ..Default::default()
     };
     memberships::add(change, NewMember { user, kind: MemberKind::Internal, profile }).await?;
+    make_administrator(change, user).await
+}
+
+async fn make_administrator(change: &mut Change, user: UserId) -> Result<()> {
     let administrator = role(change, roles::ADMINISTRATOR)?;
     let given = assignments::unchosen(change, administrator)?;
     assignments::give(change, Holder::Subject(SubjectId::User(user)), &given).await?;
     Ok(())
+}
+
+/// Makes somebody the administrator of a tenant that has none, whether they are a member, suspended, or
+/// not yet one.
+///
+/// # Errors
+/// `NOT_FOUND` for an account that is not there; `FAILED_PRECONDITION` for a disabled one, for a tenant
+/// that has an administrator or waits for its first, and for the installation.
+pub async fn repair(change: &mut Change, user: UserId) -> Result<Tenant> {
+    let (id, key) = (change.tenant().id, change.tenant().key.clone());
+    let refuse = |reason, message: &str| Err(Error::precondition(reason, &key, message));
+    if id == TenantId::SYSTEM {
+        return refuse(
+            "TENANT_RESERVED",
+            "tenant `system` is the installation; invite an operator",
+        );
+    }
+    if change.tenant().status == TenantStatus::Pending {
+        let message = "the tenant waits for its first administrator; resend that invitation";
+        return refuse("TENANT_NOT_ACTIVE", message);
+    }
+    if !change.administrators(id, 1).await?.is_empty() {
+        let message = "the tenant has an administrator, who can appoint others; ask them";
+        return refuse("HAS_ADMINISTRATOR", message);
+    }
+    let account = accounts::find(change.conn(), user).await?;
+    if account.ok_or_else(|| Error::not_found("user", user))?.user.disabled {
+        return refuse("ACCOUNT_DISABLED", "the account is disabled; enable it, or name another");
+    }
+    match memberships::find(change, user).await? {
+        Some(member) if member.status != MemberStatus::Removed => {
+            memberships::instate(change, user).await?;
+            make_administrator(change, user).await?;
+        }
+        Some(_) | None => appoint(change, user).await?,
+    }
+    change.record(Event::new("tenant.administrator_appointed", &key).change(
+        "administrator",
+        &None,
+        &Some(user),
+    ))?;
+    sql::find_in(change).await
 }
 
 fn role(change: &Change, key: &str) -> Result<RoleId> {
@@ -146,6 +200,8 @@ pub struct TenantEdit {
     pub display_name: Option<String>,
     pub default_role: Option<String>,
     pub invitation_lifetime_seconds: Option<i64>,
+    pub retention_seconds: Option<i64>,
+    pub purge_automatically: Option<bool>,
     pub language: Option<String>,
     pub allowed_email_domains: Option<Vec<String>>,
     pub permission_words: Option<Words>,
@@ -171,6 +227,8 @@ pub async fn update(change: &mut Change, edit: TenantEdit) -> Result<Tenant> {
     }
     after.invitation_lifetime_seconds =
         edit.invitation_lifetime_seconds.unwrap_or(after.invitation_lifetime_seconds);
+    after.retention_seconds = edit.retention_seconds.unwrap_or(after.retention_seconds);
+    after.purge_automatically = edit.purge_automatically.unwrap_or(after.purge_automatically);
     after.language = edit.language.unwrap_or(after.language);
     after.allowed_email_domains = edit.allowed_email_domains.unwrap_or(after.allowed_email_domains);
     after.permission_words = edit.permission_words.unwrap_or(after.permission_words);
@@ -266,6 +324,8 @@ async fn rewrite(
             &before.invitation_lifetime_seconds,
             &after.invitation_lifetime_seconds,
         )
+        .change("retention_seconds", &before.retention_seconds, &after.retention_seconds)
+        .change("purge_automatically", &before.purge_automatically, &after.purge_automatically)
         .change("language", &before.language, &after.language)
         .change(
             "allowed_email_domains",

@@ -140,6 +140,25 @@ impl TenantService for Rpc {
         answer.tenant = add_administrators(&self.0, answer.tenant).await?;
         Ok(Response::new(answer))
     }
+
+    async fn appoint_administrator(
+        &self,
+        request: Request<pb::AppointAdministratorRequest>,
+    ) -> Result<Response<pb::AppointAdministratorResponse>, Status> {
+        let (call, request) = Call::split(request)?;
+        let options = Options::of(&self.0, &call, &request)?;
+        let claim = call.claim(&request.tenant)?;
+        let user = text::parse("user_id", &request.user_id)?;
+        let answer = change::run(&self.0, &call, claim, options, user, |change, user| {
+            Box::pin(async move {
+                let tenant = Some(super::repair(change, user).await?.into());
+                Ok(pb::AppointAdministratorResponse { tenant, ..Default::default() })
+            })
+        });
+        let mut answer = answer.await?;
+        answer.tenant = add_administrators(&self.0, answer.tenant).await?;
+        Ok(Response::new(answer))
+    }
 }
 
 /// The administrator who is named is invited; otherwise the person who calls becomes it.
@@ -266,6 +285,9 @@ const MAX_DOMAINS: usize = 100;
 /// An hour to thirty days.
 const INVITATION_LIFETIMES: std::ops::RangeInclusive<i64> = 3_600..=30 * 86_400;
 
+/// A day to ten years.
+const RETENTIONS: std::ops::RangeInclusive<i64> = 86_400..=3_650 * 86_400;
+
 impl TryFrom<pb::UpdateTenantRequest> for TenantEdit {
     type Error = Error;
 
@@ -276,6 +298,8 @@ impl TryFrom<pb::UpdateTenantRequest> for TenantEdit {
                 "display_name",
                 "default_role",
                 "invitation_lifetime",
+                "retention",
+                "purge_automatically",
                 "language",
                 "allowed_email_domains",
                 "permission_words",
@@ -286,6 +310,7 @@ impl TryFrom<pb::UpdateTenantRequest> for TenantEdit {
         text::metadata("metadata", &request.metadata)?;
         let display_name = mask.pick("display_name", request.display_name);
         let lifetime = mask.pick("invitation_lifetime", request.invitation_lifetime);
+        let retention = mask.pick("retention", request.retention);
         let language = mask.pick("language", request.language);
         let domains = mask.pick("allowed_email_domains", request.allowed_email_domains);
         let words = mask.pick("permission_words", request.permission_words);
@@ -294,6 +319,8 @@ impl TryFrom<pb::UpdateTenantRequest> for TenantEdit {
             display_name: display_name.map(|t| text::required("display_name", &t)).transpose()?,
             default_role: mask.pick("default_role", request.default_role),
             invitation_lifetime_seconds: lifetime.map(invitation_lifetime).transpose()?,
+            retention_seconds: retention.map(self::retention).transpose()?,
+            purge_automatically: mask.pick("purge_automatically", request.purge_automatically),
             language: language.map(|t| text::language("language", &t, "en")).transpose()?,
             allowed_email_domains: domains.map(email_domains).transpose()?,
             permission_words: words.map(permission_words).transpose()?,
@@ -324,6 +351,14 @@ fn invitation_lifetime(lifetime: Option<prost_types::Duration>) -> Result<i64> {
         Some(_) => {
             Err(Error::invalid("invitation_lifetime", "whole seconds, from 1 hour to 30 days"))
         }
+    }
+}
+
+fn retention(retention: Option<prost_types::Duration>) -> Result<i64> {
+    match retention {
+        None => Ok(super::RETENTION_SECONDS),
+        Some(given) if given.nanos == 0 && RETENTIONS.contains(&given.seconds) => Ok(given.seconds),
+        Some(_) => Err(Error::invalid("retention", "whole seconds, from 1 to 3,650 days")),
     }
 }
 
@@ -368,6 +403,8 @@ impl From<Tenant> for pb::Tenant {
             status: status.into(),
             default_role: tenant.default_role_key,
             invitation_lifetime: Some(prost_types::Duration { seconds, nanos: 0 }),
+            retention: Some(prost_types::Duration { seconds: tenant.retention_seconds, nanos: 0 }),
+            purge_automatically: tenant.purge_automatically,
             language: tenant.language,
             allowed_email_domains: tenant.allowed_email_domains,
             // Only the facts know; see `add_administrators`.

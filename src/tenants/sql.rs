@@ -23,6 +23,8 @@ struct Row {
     default_role_id: Option<Uuid>,
     default_role_key: String,
     invitation_lifetime_seconds: i64,
+    retention_seconds: i64,
+    purge_automatically: bool,
     language: String,
     allowed_email_domains: Vec<String>,
     permission_words: Words,
@@ -45,6 +47,8 @@ impl TryFrom<Row> for Tenant {
             default_role: row.default_role_id.map(Into::into),
             default_role_key: row.default_role_key,
             invitation_lifetime_seconds: row.invitation_lifetime_seconds,
+            retention_seconds: row.retention_seconds,
+            purge_automatically: row.purge_automatically,
             language: row.language,
             allowed_email_domains: row.allowed_email_domains,
             permission_words: row.permission_words,
@@ -105,7 +109,8 @@ pub async fn update(change: &mut Change, after: &Tenant) -> Result<()> {
         "update tenants set display_name = $2, status = $3, default_role_id = $4,
                             invitation_lifetime_seconds = $5, language = $6,
                             allowed_email_domains = $7, permission_words = $8, external_id = $9,
-                            metadata = $10, version = $11, updated_at = $12
+                            metadata = $10, version = $11, updated_at = $12,
+                            retention_seconds = $13, purge_automatically = $14
          where id = $1",
         after.id as TenantId,
         after.display_name,
@@ -118,7 +123,9 @@ pub async fn update(change: &mut Change, after: &Tenant) -> Result<()> {
         after.external_id,
         Json(&after.metadata) as _,
         after.version,
-        after.updated_at
+        after.updated_at,
+        after.retention_seconds,
+        after.purge_automatically
     )
     .execute(change.conn())
     .await?;
@@ -139,7 +146,8 @@ async fn find(db: impl PgExecutor<'_>, tenant: TenantId) -> Result<Tenant> {
     let row = sqlx::query_as!(
         Row,
         r#"select t.id, t.key, t.display_name, t.status "status: TenantStatus", t.default_role_id,
-                  coalesce(r.key, '') "default_role_key!", t.invitation_lifetime_seconds, t.language,
+                  coalesce(r.key, '') "default_role_key!", t.invitation_lifetime_seconds,
+                  t.retention_seconds, t.purge_automatically, t.language,
                   t.allowed_email_domains, t.permission_words "permission_words: Words",
                   t.external_id, t.metadata "metadata: Json<BTreeMap<String, String>>", t.version,
                   t.created_at, t.updated_at
@@ -167,7 +175,8 @@ pub async fn list(
     let rows = sqlx::query_as!(
         Row,
         r#"select t.id, t.key, t.display_name, t.status "status: TenantStatus", t.default_role_id,
-                  coalesce(r.key, '') "default_role_key!", t.invitation_lifetime_seconds, t.language,
+                  coalesce(r.key, '') "default_role_key!", t.invitation_lifetime_seconds,
+                  t.retention_seconds, t.purge_automatically, t.language,
                   t.allowed_email_domains, t.permission_words "permission_words: Words",
                   t.external_id, t.metadata "metadata: Json<BTreeMap<String, String>>", t.version,
                   t.created_at, t.updated_at

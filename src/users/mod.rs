@@ -61,7 +61,7 @@ pub async fn disable(change: &mut Change, user: UserId) -> Result<(User, Vec<Key
     let after = accounts::replace(change, "user.disabled", before, after).await?;
     let mut left = Vec::new();
     for (tenant, key) in administered {
-        if !change.has_administrator(tenant).await? {
+        if change.recount_administrators(tenant).await? == 0 {
             tracing::warn!(tenant = %key, "a disabled account leaves the tenant without an administrator");
             left.push(key);
         }
@@ -76,7 +76,11 @@ pub async fn disable(change: &mut Change, user: UserId) -> Result<(User, Vec<Key
 pub async fn enable(change: &mut Change, user: UserId) -> Result<User> {
     let before = accounts::lock(change, user).await?.user;
     let after = User { disabled: false, ..before.clone() };
-    accounts::replace(change, "user.enabled", before, after).await
+    let after = accounts::replace(change, "user.enabled", before, after).await?;
+    for (tenant, _) in sql::internal_tenants(change, user).await? {
+        change.recount_administrators(tenant).await?;
+    }
+    Ok(after)
 }
 
 /// A new password for an account, with what the old one was found to be equal to.
@@ -98,14 +102,18 @@ pub async fn change_password(change: &mut Change, new: NewPassword) -> Result<()
     let current = accounts::lock(change, new.user).await?.password_hash;
     let text = |hash: &Option<SecretString>| hash.as_ref().map(|h| h.expose_secret().to_owned());
     if new.proved.is_none() || text(&new.proved) != text(&current) {
-        return Err(Error::Unauthenticated {
-            reason: "PASSWORD_WRONG",
-            message: "the current password is wrong; correct it",
-        });
+        return Err(password_wrong());
     }
     accounts::set_password(change, new.user, &new.hash).await?;
     sessions::end_others(change, new.user, new.keep).await?;
     Ok(())
+}
+
+const fn password_wrong() -> Error {
+    Error::Unauthenticated {
+        reason: "PASSWORD_WRONG",
+        message: "the current password is wrong; correct it",
+    }
 }
 
 /// A tenant, seen by one of its people or by its own service account.

@@ -12,8 +12,10 @@ use crate::{
     change::{self, Options},
     decision::Credential,
     edit::{Mask, etag},
+    erasure,
     error::{Error, Result},
     ids::{Key, SessionId, UserId},
+    memberships,
     page::Page,
     passwords::Passwords,
     proto::{self as pb, user_service_server::UserService},
@@ -145,6 +147,83 @@ impl UserService for Rpc {
         });
         Ok(Response::new(answer.await?))
     }
+
+    async fn delete_user(
+        &self,
+        request: Request<pb::DeleteUserRequest>,
+    ) -> Result<Response<pb::DeleteUserResponse>, Status> {
+        let (call, request) = Call::split(request)?;
+        let options = Options::of(&self.0, &call, &request)?;
+        let user = person(&call, &request.user_id)?;
+        let own = call.is_oneself(user);
+        let claim = match own {
+            true => call.claim_account()?,
+            false => call.claim_person(Key::SYSTEM, user)?,
+        };
+        permit(&self.0, &call, &claim).await?;
+        if own {
+            let password = request.password.into();
+            if prove(&self.0, &call, user, password).await?.is_none() {
+                return Err(super::password_wrong().into());
+            }
+        }
+        let email = Email::parse("email", &request.email)?;
+        let end = End { user, email };
+        Ok(Response::new(delete(&self.0, &call, &claim, &options, &end).await?))
+    }
+}
+
+/// Whose account ends, as the request confirms it.
+struct End {
+    user: UserId,
+    email: Email,
+}
+
+/// Erases a person from each of their tenants, each by a change of its own; the account goes with the
+/// last. If one refuses, none is changed, but for what happens in between.
+async fn delete(
+    app: &App,
+    call: &Call,
+    claim: &Claim,
+    options: &Options,
+    End { user, email }: &End,
+) -> Result<pb::DeleteUserResponse> {
+    if let Some(found) = accounts::find(&app.pool, *user).await?
+        && Email::parse("email", &found.user.email)?.canonical() != email.canonical()
+    {
+        let wanted = "it is not the address of this account; give it to confirm that it shall go";
+        return Err(Error::invalid("email", wanted));
+    }
+    let mut tenants = memberships::tenants_of(&app.pool, *user).await?;
+    // The session of whoever ends their own account holds in its tenant, so that one comes last.
+    let facts = app.replica.facts();
+    let home = call.authority().and_then(|a| facts.directory.tenant_keys.get(&a.home()).cloned());
+    drop(facts);
+    tenants.sort_by_key(|tenant| Some(tenant) == home.as_ref());
+    let one = |tenant: &Key, options: Options| {
+        change::run(app, call, claim.in_tenant(tenant.as_str()), options, *user, |change, user| {
+            Box::pin(async move {
+                erasure::erase(change, user).await?;
+                Ok(pb::DeleteUserResponse::default())
+            })
+        })
+    };
+    for tenant in &tenants {
+        one(tenant, options.of_a_trial()).await?;
+    }
+    let ended = tenants.iter().map(Key::to_string).collect();
+    if options.is_trial() {
+        return Ok(pb::DeleteUserResponse { tenants: ended, ..Default::default() });
+    }
+    let Some((last, others)) = tenants.split_last() else {
+        // Finds the answer of a repeated request; otherwise there is nobody to erase.
+        return one(&Key::system(), options.clone()).await;
+    };
+    for tenant in others {
+        one(tenant, options.of_a_part()).await?;
+    }
+    let answer = one(last, options.clone()).await?;
+    Ok(pb::DeleteUserResponse { tenants: ended, ..answer })
 }
 
 fn person(call: &Call, user_id: &str) -> Result<UserId> {

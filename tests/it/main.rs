@@ -13,6 +13,7 @@ mod gate;
 mod groups;
 mod invitations;
 mod keys;
+mod leaving;
 mod list;
 mod mails;
 mod memory;

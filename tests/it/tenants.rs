@@ -265,3 +265,45 @@ async fn a_tenant_whose_administrator_was_disabled_says_so_and_can_be_looked_aft
     assert_eq!(opened.tenant.unwrap().status(), pb::TenantStatus::Active);
     world.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_repairs_a_tenant_whose_last_administrator_was_disabled() {
+    let mut world = World::start().await;
+    let (admin, ada) = world.tenant("acme").await;
+    let guest = world.member(&admin, "acme", "guest@acme.example", &[]).await;
+    let suspend = |user: &str| pb::SuspendMembershipRequest {
+        tenant: "acme".into(),
+        user_id: user.into(),
+        ..Default::default()
+    };
+    let appoint = |user: &str| pb::AppointAdministratorRequest {
+        tenant: "acme".into(),
+        user_id: user.into(),
+        ..Default::default()
+    };
+    let counts = || rolecall::change::count_without(&world.server.app.pool);
+    assert_eq!(counts().await.unwrap(), (0, 1));
+    let mut operator = world.operator.tenants();
+    let status = operator.appoint_administrator(appoint(&guest)).await.unwrap_err();
+    assert_eq!(reason(&status), "HAS_ADMINISTRATOR");
+    let disable = pb::DisableUserRequest { user_id: ada.clone(), ..Default::default() };
+    let disabled = world.operator.users().disable_user(disable).await.unwrap().into_inner();
+    assert_eq!(disabled.tenants_without_administrator, ["acme"]);
+    assert_eq!(counts().await.unwrap(), (1, 0));
+
+    // Nothing else is held up by what is missing already.
+    world.operator.memberships().suspend_membership(suspend(&guest)).await.unwrap();
+    let status = operator.appoint_administrator(appoint(&ada)).await.unwrap_err();
+    assert_eq!(reason(&status), "ACCOUNT_DISABLED");
+    assert_eq!(counts().await.unwrap(), (1, 0));
+    let repaired = operator.appoint_administrator(appoint(&guest)).await.unwrap().into_inner();
+    let tenant = repaired.tenant.unwrap();
+    assert_eq!((tenant.status(), tenant.administrator_count), (pb::TenantStatus::Active, 1));
+    assert_eq!(counts().await.unwrap(), (0, 1));
+    assert!(verdict(&world, "acme", &guest).await.0);
+    let status =
+        world.operator.memberships().suspend_membership(suspend(&guest)).await.unwrap_err();
+    assert_eq!(reason(&status), "LAST_ADMINISTRATOR");
+    assert!(status.message().contains(&guest), "{}", status.message());
+    world.stop().await;
+}

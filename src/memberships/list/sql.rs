@@ -76,7 +76,7 @@ const MEMBERS: Source = Source {
     id: "m.user_id",
     columns: "m.user_id, u.email, m.kind, m.status, m.epoch, m.first_name, m.last_name,
               m.department, m.job_title, m.phone, m.location, m.external_id, m.metadata,
-              a.last_sign_in_at, a.last_active_at, m.version, m.created_at, m.updated_at,
+              a.last_sign_in_at, a.last_active_at, m.purge_at, m.version, m.created_at, m.updated_at,
               false invited",
     alone: "memberships m",
     joined: "memberships m join users u on u.id = m.user_id
@@ -93,7 +93,8 @@ const INVITED: Source = Source {
     id: "i.id",
     columns: "i.id user_id, i.email, i.kind, 'active' status, 0 epoch, i.first_name, i.last_name,
               i.department, i.job_title, i.phone, i.location, '' external_id, '{}'::jsonb metadata,
-              null::timestamptz last_sign_in_at, null::timestamptz last_active_at, i.version,
+              null::timestamptz last_sign_in_at, null::timestamptz last_active_at,
+              null::timestamptz purge_at, i.version,
               i.created_at, i.updated_at, true invited",
     alone: "invitations i",
     joined: "invitations i",

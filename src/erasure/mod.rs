@@ -1,0 +1,87 @@
+//! Erasure: what is left of a person when a tenant is done with them, or they with us. Events stay, with
+//! ids and commitments; every byte of the person's data goes, in whichever module's table it stands.
+
+use crate::{
+    access::Claim,
+    accounts,
+    app::App,
+    caller::Call,
+    change::{self, Change, Event, Options},
+    error::{Error, Result},
+    ids::UserId,
+    invitations, memberships, outbox, sessions,
+};
+
+/// How much was erased.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Erased {
+    pub sessions: u64,
+    pub invitations: u64,
+    pub mails: u64,
+    /// Values beside events.
+    pub audit_values: u64,
+    /// Answers kept for repeated requests.
+    pub answers: u64,
+    /// No other tenant knows the person, so the account is gone.
+    pub account: bool,
+}
+
+/// Erases what the tenant of this change knows about somebody whose time is over, and the account where
+/// no other tenant knows them.
+///
+/// # Errors
+/// `NOT_FOUND` for who never was here or was purged; `FAILED_PRECONDITION` with the reason
+/// `NOT_PURGEABLE`; `LAST_ADMINISTRATOR`.
+pub async fn purge(change: &mut Change, user: UserId) -> Result<Erased> {
+    memberships::require_purgeable(change, user).await?;
+    erase(change, user).await
+}
+
+/// Erases it whatever its time. For whoever ends their account.
+///
+/// # Errors
+/// `NOT_FOUND`; `FAILED_PRECONDITION` with the reason `LAST_ADMINISTRATOR`.
+pub async fn erase(change: &mut Change, user: UserId) -> Result<Erased> {
+    // Locked first: two tenants that erase the same person at once take turns.
+    let account = accounts::lock(change, user).await?.user;
+    memberships::dismiss(change, user).await?;
+    let invited = invitations::of_person(change, user, &account.email).await?;
+    let mails = outbox::erase(change, user, &account.email, &invited).await?;
+    let sessions = sessions::erase(change, user).await?;
+    let mut subjects = vec![user.to_string()];
+    subjects.extend(invited.iter().map(ToString::to_string));
+    let mut audit_values = change.erase_values(&subjects).await?;
+    let answers = change.erase_answers(&[&subjects[0], &account.email]).await?;
+    let invitations = invitations::erase(change, &invited).await?;
+    let last = memberships::erase(change, user).await?;
+    if last {
+        audit_values += change.erase_values_everywhere(&user.to_string()).await?;
+        outbox::erase_of_account(change, user).await?;
+        accounts::erase(change, user).await?;
+    }
+    change.record(Event::new("member.purged", user).change("account", &true, &!last))?;
+    Ok(Erased { sessions, invitations, mails, audit_values, answers, account: last })
+}
+
+/// Purges those whose time is over in the tenants that want it so; returns how many.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn purge_due(app: &App) -> Result<usize> {
+    let due = memberships::due(&app.pool, app.clock.now()).await?;
+    let mut purged = 0;
+    for (tenant, user) in due {
+        let call = Call::installation();
+        let claim = Claim::installation(&call, tenant.as_str())?;
+        let done = change::run(app, &call, claim, Options::default(), user, |change, user| {
+            Box::pin(async move { purge(change, user).await.map(drop) })
+        });
+        match done.await {
+            Ok(()) => purged += 1,
+            // Another replica was faster, or somebody came back.
+            Err(Error::NotFound { .. } | Error::Precondition { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(purged)
+}
