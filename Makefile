@@ -18,6 +18,7 @@ model:
 # Real clients and servers that nobody here wrote, against the built program.
 e2e:
 	.ci/install postgres
+	.ci/install chromium
 	.ci/tools
 	cargo build
 	PATH="$(CURDIR)/target/tools/bin:$$PATH" ROLECALL="$(CURDIR)/target/debug/rolecall" tests/e2e/run

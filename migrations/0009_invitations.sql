@@ -16,7 +16,7 @@ create table invitations (
     message text not null default '',
     language text not null constraint invitations_language_check check (language in ('en', 'fr')),
     status text not null constraint invitations_status_check
-        check (status in ('pending', 'accepted', 'cancelled', 'expired')),
+        check (status in ('pending', 'accepted', 'cancelled', 'expired', 'declined')),
     generation integer not null default 1,
     expires_at timestamptz not null,
     invited_by text not null,

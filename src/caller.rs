@@ -1,11 +1,26 @@
 //! Who calls, on whose behalf, and from where.
 
+use std::net::SocketAddr;
+
+use http::{HeaderMap, header};
+
 use crate::{
     decision::{Authority, Credential},
     error::{Error, Result},
     ids::{SubjectId, UserId},
-    proto::Rule,
+    proto::{self, Rule},
 };
+
+/// Where a connection comes from.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
+/// What the caller calls its program, as far as it is kept.
+#[must_use]
+pub fn user_agent(headers: &HeaderMap) -> String {
+    let text = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+    text.unwrap_or_default().chars().take(200).collect()
+}
 
 /// One call, as the gate found it. Every operation gets it and hands it on to whatever decides.
 #[derive(Debug, Clone)]
@@ -39,6 +54,19 @@ impl Call {
             caller: Caller::Installation,
             source: String::new(),
             user_agent: String::new(),
+        }
+    }
+
+    /// The call of a public RPC, by its path, that a page makes for its visitor.
+    ///
+    /// # Errors
+    /// `INTERNAL` for an RPC that is not public: no page speaks for anybody.
+    pub fn of_page(path: &'static str, source: String, user_agent: String) -> Result<Self> {
+        match proto::rule(path) {
+            Some(rule @ Rule::Public) => {
+                Ok(Self { path, rule, caller: Caller::Anonymous, source, user_agent })
+            }
+            _ => Err(Error::internal(format!("{path} is not public"))),
         }
     }
 

@@ -12,10 +12,11 @@
 //!   [`accounts`], [`users`], [`memberships`], [`erasure`], [`invitations`], [`joining`],
 //!   [`service_accounts`], [`sessions`], [`permissions`], [`catalogue`], [`audit`], [`mails`]:
 //!   `mod.rs` operations, `rpc.rs` messages, `sql.rs` queries.
+//! - **Pages**: [`web`] is what people see behind the links in mails.
 //! - **Composition**: [`server`], [`config`], and [`dev`] for the laptop.
 //!
-//! Imports point down: `server → features → access → change, replica → plumbing → decision, ids`; a
-//! feature calls another through its `mod.rs` alone, without cycles.
+//! Imports point down: `server → web → features → access → change, replica → plumbing → decision, ids`;
+//! a feature calls another through its `mod.rs` alone, without cycles.
 //!
 //! Invariant: a write of what people or decisions see takes `&mut Change`, so it has an event, a
 //! revision and an author. Invariant: commit order is revision order, without gaps. Invariant: facts
@@ -64,4 +65,5 @@ pub mod telemetry;
 pub mod tenants;
 pub mod text;
 pub mod users;
+pub mod web;
 pub mod workspaces;

@@ -83,6 +83,9 @@ pub enum MailError {
 #[derive(Debug, Clone)]
 pub struct Letter {
     pub id: MailId,
+    /// Before the installation's address; empty: the installation's own.
+    pub sender_name: String,
+    pub reply_to: Option<Email>,
     pub to: Email,
     pub name: String,
     pub subject: String,
@@ -390,9 +393,8 @@ fn write(folder: &Path, file: &Path, bytes: &[u8]) -> std::io::Result<()> {
 
 /// The letter as RFC 5322 text. Encoding names and subject is lettre's: nothing in them ends a header.
 fn compose(letter: &Letter, from: &Mailbox, encode: fn(&str) -> Body) -> Result<Message> {
-    let (local, _) = letter.to.as_str().rsplit_once('@').unwrap_or_default();
-    let address = Address::new(local, letter.to.domain()).map_err(Error::internal)?;
-    let name = Some(one_line(&letter.name)).filter(|name| !name.is_empty());
+    let named = |name: &str| Some(one_line(name)).filter(|name| !name.is_empty());
+    let sender = named(&letter.sender_name).or_else(|| from.name.clone());
     let automatic = HeaderValue::new(
         HeaderName::new_from_ascii_str("Auto-Submitted"),
         "auto-generated".to_owned(),
@@ -400,15 +402,25 @@ fn compose(letter: &Letter, from: &Mailbox, encode: fn(&str) -> Body) -> Result<
     let part = |kind, text| SinglePart::builder().header(kind).body(encode(text));
     let text = part(ContentType::TEXT_PLAIN, &letter.text);
     let html = part(ContentType::TEXT_HTML, &letter.html);
-    Message::builder()
-        .from(from.clone())
-        .to(Mailbox::new(name, address))
+    let mut message = Message::builder();
+    if let Some(reply_to) = &letter.reply_to {
+        message = message.reply_to(Mailbox::new(None, address(reply_to)?));
+    }
+    message
+        .from(Mailbox::new(sender, from.email.clone()))
+        .to(Mailbox::new(named(&letter.name), address(&letter.to)?))
         .subject(one_line(&letter.subject))
         .date(letter.date.into())
         .message_id(Some(format!("<{}@{}>", letter.id, from.email.domain())))
         .raw_header(automatic)
         .multipart(MultiPart::alternative().singlepart(text).singlepart(html))
         .map_err(Error::internal)
+}
+
+/// With its domain in ASCII, as every server can send it on.
+fn address(email: &Email) -> Result<Address> {
+    let (local, _) = email.as_str().rsplit_once('@').unwrap_or_default();
+    Address::new(local, email.domain()).map_err(Error::internal)
 }
 
 /// As mail servers need it: no long lines, and only ASCII.
@@ -488,6 +500,8 @@ mod tests {
     fn composed(name: &str, subject: &str) -> String {
         let letter = Letter {
             id: uuid::Uuid::from_u128(7).into(),
+            sender_name: name.to_owned(),
+            reply_to: Some(Email::parse("reply_to", "office@acme.example").unwrap()),
             to: Email::parse("to", "ana@bücher.example").unwrap(),
             name: name.to_owned(),
             subject: subject.to_owned(),

@@ -41,6 +41,8 @@ const MAX_ATTEMPTS: i32 = 16;
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum Template {
     Invitation,
+    /// Somebody asks for a new link.
+    Request,
     Test,
 }
 
@@ -153,6 +155,16 @@ pub async fn erase_of_account(change: &mut Change, user: UserId) -> Result<()> {
     Ok(())
 }
 
+/// In whose name the letters of a tenant go out, and where they lead; what is empty is the installation's.
+#[derive(Debug, Clone, Default)]
+pub struct Style {
+    pub sender_name: String,
+    pub reply_to: String,
+    pub home_url: String,
+    /// With `{token}`.
+    pub invitation_page: String,
+}
+
 /// A claimed letter.
 struct Due {
     tenant_id: Uuid,
@@ -166,6 +178,10 @@ struct Due {
     content: Json<Content>,
     attempts: i32,
     created_at: Time,
+    sender_name: String,
+    reply_to: String,
+    home_url: String,
+    invitation_page: String,
 }
 
 /// Sends what is due until it is told to stop, and then ends what it began. Killing it loses nothing:
@@ -193,14 +209,20 @@ async fn claim(pool: &PgPool, now: Time) -> sqlx::Result<Vec<Due>> {
     sqlx::query_as!(
         Due,
         r#"update mails m set status = 'sending', claimed_at = $1, attempts = m.attempts + 1
-           from (select tenant_id, id from mails
-                 where status in ('queued', 'sending') and due_at <= $1
-                   and (status = 'queued' or claimed_at <= $2)
-                 order by due_at limit $3 for update skip locked) due
+           from (select q.tenant_id, q.id, s.* from mails q
+                 left join lateral (select sender_name, reply_to, home_url, invitation_page
+                                    from mail_settings where tenant_id = q.tenant_id) s on true
+                 where q.status in ('queued', 'sending') and q.due_at <= $1
+                   and (q.status = 'queued' or q.claimed_at <= $2)
+                 order by q.due_at limit $3 for update of q skip locked) due
            where m.tenant_id = due.tenant_id and m.id = due.id
            returning m.tenant_id, m.id, m.template "template: Template", m.language, m.recipient,
                      m.recipient_name, m.invitation_id, m.generation,
-                     m.content "content: Json<Content>", m.attempts, m.created_at"#,
+                     m.content "content: Json<Content>", m.attempts, m.created_at,
+                     coalesce(due.sender_name, '') "sender_name!",
+                     coalesce(due.reply_to, '') "reply_to!",
+                     coalesce(due.home_url, '') "home_url!",
+                     coalesce(due.invitation_page, '') "invitation_page!""#,
         now,
         now - LEASE,
         BATCH
@@ -336,14 +358,25 @@ pub async fn list(
     Ok(rows)
 }
 
-/// Sends a test letter at once, past the outbox.
+/// Sends a test letter of a tenant at once, past the outbox.
 ///
 /// # Errors
 /// When the letter cannot be written down; what the server says is in the talk.
-pub async fn send_test(app: &App, test: &NewMail) -> Result<Talk> {
+pub async fn send_test(app: &App, tenant: TenantId, test: &NewMail) -> Result<Talk> {
     let now = app.clock.now();
-    let letter = render::letter(random::id(now)?, test, None, now)?;
+    let style = style(&app.pool, tenant).await?;
+    let letter = render::letter(random::id(now)?, test, &style, None, now)?;
     app.mail.send(&letter).await
+}
+
+async fn style(pool: &PgPool, tenant: TenantId) -> Result<Style> {
+    let style = sqlx::query_as!(
+        Style,
+        "select sender_name, reply_to, home_url, invitation_page
+         from mail_settings where tenant_id = $1",
+        tenant as TenantId
+    );
+    Ok(style.fetch_optional(pool).await?.unwrap_or_default())
 }
 
 #[cfg(test)]

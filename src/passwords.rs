@@ -59,16 +59,26 @@ impl Passwords {
     /// # Errors
     /// `INVALID_ARGUMENT` naming `field` when it is too short, too long or among the first to be guessed.
     pub fn check(field: &str, password: &SecretString) -> Result<()> {
+        Self::check_length(field, password)?;
         let password = password.expose_secret();
-        if password.chars().count() < SHORTEST || password.len() > LONGEST {
-            let wanted = format!("at least {SHORTEST} characters and at most {LONGEST} bytes");
-            return Err(Error::invalid(field, wanted));
-        }
         if GUESSED.contains(password.to_lowercase().as_str()) {
             let wanted = "it is among the passwords that are guessed first; choose another";
             return Err(Error::invalid(field, wanted));
         }
         Ok(())
+    }
+
+    /// The part of [`Passwords::check`] that counts.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` naming `field`.
+    pub fn check_length(field: &str, password: &SecretString) -> Result<()> {
+        let password = password.expose_secret();
+        if password.chars().count() >= SHORTEST && password.len() <= LONGEST {
+            return Ok(());
+        }
+        let wanted = format!("at least {SHORTEST} characters and at most {LONGEST} bytes");
+        Err(Error::invalid(field, wanted))
     }
 
     /// # Errors

@@ -25,7 +25,7 @@ use crate::{
     proto,
     replica::{Feed, Tail},
     secret::Keys,
-    telemetry, tenants,
+    telemetry, tenants, web,
 };
 
 /// Everything a server needs to be told.
@@ -122,7 +122,8 @@ impl Server {
         add_features(&mut routes, &app);
         add_reflection(&mut routes)?;
         let gate = layer::Gate::new(app.clone(), settings.open_reflection);
-        let router = layer::around(routes.prepare().into_axum_router(), gate);
+        let calls = layer::around(routes.prepare().into_axum_router(), gate);
+        let router = calls.merge(web::router(&app)?);
         let listener = listener::Listener::start(socket, &router, settings.tls.as_ref(), &app)?;
         let admin_task = tokio::spawn(admin::serve(admin_socket, health_service, metrics));
         let (workers, stop) = watch::channel(false);

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Display, str::FromStr};
 
+use chrono::{DateTime, Datelike, Utc};
 use serde::{Deserialize, Serialize};
 use unicode_normalization::UnicodeNormalization;
 
@@ -110,6 +111,25 @@ pub fn names(field: &str, names: BTreeMap<String, String>) -> Result<BTreeMap<St
         Ok((language, required(&field, &name)?))
     };
     names.into_iter().map(one).collect()
+}
+
+/// A time as people read it, in `en` or `fr`.
+#[must_use]
+pub fn moment(time: DateTime<Utc>, language: &str) -> String {
+    const ENGLISH: &str = "January February March April May June July August September October \
+                           November December";
+    const FRENCH: &str = "janvier février mars avril mai juin juillet août septembre octobre \
+                          novembre décembre";
+    let (months, at) = if language == "fr" { (FRENCH, "à") } else { (ENGLISH, "at") };
+    let month = usize::try_from(time.month0()).ok();
+    let month = month.and_then(|n| months.split_whitespace().nth(n)).unwrap_or_default();
+    format!("{} {month} {} {at} {} UTC", time.day(), time.year(), time.format("%H:%M"))
+}
+
+/// Whether an address can stand in a page as it is.
+#[must_use]
+pub fn is_plain(link: &str) -> bool {
+    link.bytes().all(|b| b.is_ascii_alphanumeric() || b":/.-_~?=".contains(&b))
 }
 
 /// The caller's own notes: at most 32, keys of at most 64 and values of at most 512 bytes.
@@ -231,5 +251,12 @@ mod tests {
         for bad in ["0612345678", "+0612345678", "+33 6 12", "+1234567890123456", "=+1"] {
             assert!(phone("phone", bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn times_are_told_in_the_language_of_the_reader() {
+        let time = "2026-08-01T09:05:00Z".parse().unwrap();
+        assert_eq!(moment(time, "en"), "1 August 2026 at 09:05 UTC");
+        assert_eq!(moment(time, "fr"), "1 août 2026 à 09:05 UTC");
     }
 }

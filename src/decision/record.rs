@@ -191,6 +191,7 @@ pub enum InvitationStatus {
     Accepted,
     Cancelled,
     Expired,
+    Declined,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 //! accepting one does is in `joining`.
 
 mod letter;
+mod person;
 mod promise;
 mod rpc;
 mod sql;
@@ -10,9 +11,10 @@ mod sql;
 use chrono::TimeDelta;
 use sqlx::PgPool;
 
+pub use person::{accept, decline, request};
 pub use promise::{Promise, promises};
 pub use rpc::read_status;
-pub use sql::{Filter, list, shown_now};
+pub use sql::{Filter, list, name_of, shown_now};
 
 use crate::{
     accounts,
@@ -61,6 +63,11 @@ impl Invitation {
             expires: self.expires_at,
             roles: self.roles.clone(),
         })
+    }
+
+    /// What the inviter calls the person; may be empty.
+    fn name(&self) -> String {
+        format!("{} {}", self.profile.first_name, self.profile.last_name).trim().to_owned()
     }
 
     /// The next state of the invitation, to be filled in.
@@ -216,7 +223,9 @@ pub async fn resend(change: &mut Change, id: InvitationId, etag: &str) -> Result
     memberships::require_domain(change, before.kind, &before.email)?;
     match before.status {
         // Somebody may have invited the person anew since.
-        InvitationStatus::Expired => check_stranger(change, &before.email).await?,
+        InvitationStatus::Expired | InvitationStatus::Declined => {
+            check_stranger(change, &before.email).await?;
+        }
         _ => check_not_member(change, &before.email).await?,
     }
     let mut after = before.next(InvitationStatus::Pending);
@@ -238,7 +247,7 @@ pub async fn cancel(change: &mut Change, id: InvitationId, etag: &str) -> Result
     match before.status {
         InvitationStatus::Cancelled => return Ok(()),
         InvitationStatus::Accepted => return Err(ended(&before)),
-        InvitationStatus::Pending | InvitationStatus::Expired => {}
+        InvitationStatus::Pending | InvitationStatus::Expired | InvitationStatus::Declined => {}
     }
     check_etag(etag, before.version)?;
     promise::require_gifts(change, &before).await?;
@@ -300,27 +309,6 @@ pub async fn find(pool: &PgPool, tenant: TenantId, id: InvitationId) -> Result<O
 /// When the database does not answer.
 pub async fn lock(change: &mut Change, id: InvitationId) -> Result<Option<Invitation>> {
     sql::lock(change, id).await
-}
-
-/// Uses an invitation up; `skipped` are the roles that could not be given any more.
-///
-/// # Errors
-/// `ABORTED` when it is not as it was read.
-pub async fn accept(
-    change: &mut Change,
-    before: &Invitation,
-    user: UserId,
-    skipped: &[String],
-) -> Result<()> {
-    let mut after = before.next(InvitationStatus::Accepted);
-    after.accepted_by = Some(user);
-    sql::update(change, before, &after).await?;
-    let event = Event::new("invitation.accepted", before.id)
-        .before(before.record())
-        .after(after.record())
-        .change("skipped_roles", &[].as_slice(), &skipped)
-        .change("accepted_by", &None, &Some(user));
-    change.record(event)
 }
 
 /// Refuses somebody who is a member or has an open invitation. One that is past its time makes room.

@@ -46,8 +46,9 @@ pub fn read_status(field: &str, status: i32) -> Result<Option<InvitationStatus>>
         Ok(Wire::Accepted) => InvitationStatus::Accepted,
         Ok(Wire::Cancelled) => InvitationStatus::Cancelled,
         Ok(Wire::Expired) => InvitationStatus::Expired,
+        Ok(Wire::Declined) => InvitationStatus::Declined,
         Err(_) => {
-            let wanted = "expected PENDING, ACCEPTED, CANCELLED or EXPIRED";
+            let wanted = "expected PENDING, ACCEPTED, CANCELLED, EXPIRED or DECLINED";
             return Err(Error::invalid(field, wanted));
         }
     }))
@@ -93,6 +94,7 @@ impl From<InvitationStatus> for pb::InvitationStatus {
             InvitationStatus::Accepted => Self::Accepted,
             InvitationStatus::Cancelled => Self::Cancelled,
             InvitationStatus::Expired => Self::Expired,
+            InvitationStatus::Declined => Self::Declined,
         }
     }
 }

@@ -220,8 +220,10 @@ pub async fn workspace_keys(
 }
 
 /// How a person of the tenant, or of the installation, is called.
-pub async fn name_of(change: &mut Change, user: UserId) -> Result<String> {
-    let tenant = change.tenant().id;
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn name_of(db: impl PgExecutor<'_>, tenant: TenantId, user: UserId) -> Result<String> {
     let name = sqlx::query_scalar!(
         r#"select coalesce(nullif(trim(concat_ws(' ', m.first_name, m.last_name)), ''),
                            trim(concat_ws(' ', u.first_name, u.last_name))) "name!"
@@ -231,9 +233,41 @@ pub async fn name_of(change: &mut Change, user: UserId) -> Result<String> {
         tenant as TenantId,
         user as UserId
     )
-    .fetch_optional(change.conn())
+    .fetch_optional(db)
     .await?;
     Ok(name.unwrap_or_default())
+}
+
+/// Somebody who can be written to.
+#[derive(Debug, Clone)]
+pub struct Recipient {
+    pub email: Email,
+    pub name: String,
+    pub language: String,
+}
+
+/// Those of these people who are active in the tenant or on the installation.
+pub async fn reachable(change: &mut Change, users: &[UserId]) -> Result<Vec<Recipient>> {
+    let tenant = change.tenant().id;
+    let users: Vec<Uuid> = users.iter().map(|user| user.uuid()).collect();
+    let rows = sqlx::query!(
+        r#"select email, trim(concat_ws(' ', first_name, last_name)) "name!", language
+           from users u
+           where id = any($2) and not disabled
+             and exists (select from memberships m where m.tenant_id in ($1, $3)
+                         and m.user_id = u.id and m.status = 'active')
+           order by id"#,
+        tenant as TenantId,
+        &users,
+        TenantId::SYSTEM as TenantId
+    )
+    .fetch_all(change.conn())
+    .await?;
+    let recipients = rows.into_iter().map(|row| {
+        let email = Email::parse("email", &row.email).map_err(Error::internal)?;
+        Ok(Recipient { email, name: row.name, language: row.language })
+    });
+    recipients.collect()
 }
 
 pub async fn find(pool: &PgPool, tenant: TenantId, id: InvitationId) -> Result<Option<Invitation>> {

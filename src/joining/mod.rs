@@ -3,7 +3,10 @@
 //!
 //! A refusal leaves the invitation as it was.
 
+mod look;
+mod page;
 mod rpc;
+mod sql;
 
 use chrono::TimeDelta;
 use secrecy::{ExposeSecret, SecretString};
@@ -26,6 +29,13 @@ use crate::{
 
 /// Passwords that may be tried with one link.
 const GUESSES: Limit = Limit { what: "accept", most: 10, period: TimeDelta::hours(1) };
+
+/// New links that may be asked for.
+const REQUESTS: Limit = Limit { what: "invitation request", most: 3, period: TimeDelta::days(1) };
+const DECLINED: &str = "INVITATION_DECLINED";
+
+pub use look::{LinkState, Look, Offer, look};
+pub use page::{ask, join, say_no};
 
 /// A genuine link; whether it is still good is judged when it is used.
 #[derive(Debug, Clone)]
@@ -132,15 +142,17 @@ async fn find_account(
 /// The invitation, if the link leads to it and it can be, or was, accepted.
 fn check(found: Option<Invitation>, generation: i32, now: Time) -> Result<Invitation> {
     let invitation = found.filter(|i| i.generation == generation).ok_or_else(unknown)?;
-    match invitation.status {
-        InvitationStatus::Cancelled => Err(unknown()),
-        InvitationStatus::Pending if invitation.expires_at > now => Ok(invitation),
-        InvitationStatus::Pending | InvitationStatus::Expired => Err(Error::precondition(
+    let ended = |reason, message| Err(Error::precondition(reason, invitation.id, message));
+    match look::state(&invitation, generation, now) {
+        LinkState::Replaced | LinkState::Cancelled => Err(unknown()),
+        LinkState::Expired => ended(
             "INVITATION_EXPIRED",
-            invitation.id,
             "the invitation has expired; ask whoever invited you to send it again",
-        )),
-        InvitationStatus::Accepted => Ok(invitation),
+        ),
+        LinkState::Declined => {
+            ended(DECLINED, "the invitation was declined; ask whoever invited you to send it again")
+        }
+        LinkState::Open | LinkState::Accepted | LinkState::TenantSuspended => Ok(invitation),
     }
 }
 
@@ -180,7 +192,7 @@ pub async fn accept(change: &mut Change, link: &Link, proof: Proof) -> Result<Us
         (None, _) => return Err(account_needed()),
     };
     change.identify(user);
-    join(change, &invitation, user, profile).await?;
+    enrol(change, &invitation, user, profile).await?;
     Ok(user)
 }
 
@@ -193,10 +205,7 @@ async fn accepted_before(
         Some(account) => proved(change, account, proof).await.ok(),
         None => None,
     };
-    proved.ok_or_else(|| {
-        let message = "the invitation was accepted before; sign in to the tenant";
-        Error::precondition("INVITATION_ACCEPTED", "link", message)
-    })
+    proved.ok_or_else(used)
 }
 
 /// Who has the account, if the proof is of this one and it is open.
@@ -244,7 +253,7 @@ fn profile(invited: &Profile, proof: &Proof, account: Option<&Credentials>) -> P
     profile
 }
 
-async fn join(
+async fn enrol(
     change: &mut Change,
     invitation: &Invitation,
     user: UserId,
@@ -274,6 +283,42 @@ async fn join(
     Ok(())
 }
 
+/// Says no to an invitation. Saying so twice changes nothing.
+///
+/// # Errors
+/// `NOT_FOUND`, and `FAILED_PRECONDITION` for one that has ended otherwise.
+pub async fn decline(change: &mut Change, link: &Link) -> Result<()> {
+    let found = invitations::lock(change, link.invitation).await?;
+    let invitation = match check(found, link.generation, change.now()) {
+        Err(Error::Precondition { reason: DECLINED, .. }) => return Ok(()),
+        checked => checked?,
+    };
+    match invitation.status {
+        InvitationStatus::Accepted => Err(used()),
+        _ => invitations::decline(change, &invitation).await,
+    }
+}
+
+/// Counts a request for a new link, before it is made.
+///
+/// # Errors
+/// `RESOURCE_EXHAUSTED` after too many.
+pub async fn count_request(app: &App, link: &Link) -> Result<()> {
+    attempts::count(app, REQUESTS, &link.invitation.to_string()).await
+}
+
+/// Asks whoever invited for a new link, also by one that is dead.
+///
+/// # Errors
+/// `FAILED_PRECONDITION` when the invitation was accepted.
+pub async fn request(change: &mut Change, link: &Link) -> Result<()> {
+    let invitation = invitations::lock(change, link.invitation).await?.ok_or_else(unknown)?;
+    match invitation.status {
+        InvitationStatus::Accepted => Err(used()),
+        _ => invitations::request(change, &invitation).await,
+    }
+}
+
 /// The person whose own session calls. Somebody who acts for a person proves nothing about them.
 fn signed_in(call: &Call) -> Option<UserId> {
     let authority = call.authority()?;
@@ -296,6 +341,11 @@ fn signed_in_as_another() -> Error {
 
 fn unknown() -> Error {
     Error::not_found("invitation", "link")
+}
+
+fn used() -> Error {
+    let message = "the invitation was accepted before; sign in to the tenant";
+    Error::precondition("INVITATION_ACCEPTED", "link", message)
 }
 
 fn account_exists() -> Error {

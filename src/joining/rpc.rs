@@ -3,7 +3,7 @@
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::{Link, Means, Proof};
+use super::{Link, LinkState, Look, Means, Offer, Proof};
 use crate::{
     access::{claim_any, permit},
     app::Rpc,
@@ -135,6 +135,85 @@ impl InvitationService for Rpc {
             Box::pin(join(change, input))
         });
         Ok(Response::new(answer.await?))
+    }
+
+    async fn open_invitation(
+        &self,
+        request: Request<pb::OpenInvitationRequest>,
+    ) -> Result<Response<pb::OpenInvitationResponse>, Status> {
+        let (_, request) = Call::split(request)?;
+        let link = super::open(&self.0, &request.token)?;
+        Ok(Response::new(super::look(&self.0, &link).await?.into()))
+    }
+
+    async fn decline_invitation(
+        &self,
+        request: Request<pb::DeclineInvitationRequest>,
+    ) -> Result<Response<pb::DeclineInvitationResponse>, Status> {
+        let (call, request) = Call::split(request)?;
+        let link = super::open(&self.0, &request.token)?;
+        let claim = call.claim_link(link.key.as_str())?;
+        let answer =
+            change::run(&self.0, &call, claim, Options::default(), link, |change, link| {
+                Box::pin(async move {
+                    super::decline(change, &link).await?;
+                    Ok(pb::DeclineInvitationResponse::default())
+                })
+            });
+        Ok(Response::new(answer.await?))
+    }
+
+    async fn request_invitation(
+        &self,
+        request: Request<pb::RequestInvitationRequest>,
+    ) -> Result<Response<pb::RequestInvitationResponse>, Status> {
+        let (call, request) = Call::split(request)?;
+        let link = super::open(&self.0, &request.token)?;
+        super::count_request(&self.0, &link).await?;
+        let claim = call.claim_link(link.key.as_str())?;
+        let answer =
+            change::run(&self.0, &call, claim, Options::default(), link, |change, link| {
+                Box::pin(async move {
+                    super::request(change, &link).await?;
+                    Ok(pb::RequestInvitationResponse::default())
+                })
+            });
+        Ok(Response::new(answer.await?))
+    }
+}
+
+impl From<Look> for pb::OpenInvitationResponse {
+    fn from(look: Look) -> Self {
+        let state = match look.state {
+            LinkState::Open => pb::LinkState::Open,
+            LinkState::Expired => pb::LinkState::Expired,
+            LinkState::Replaced => pb::LinkState::Replaced,
+            LinkState::Cancelled => pb::LinkState::Cancelled,
+            LinkState::Declined => pb::LinkState::Declined,
+            LinkState::Accepted => pb::LinkState::Accepted,
+            LinkState::TenantSuspended => pb::LinkState::TenantSuspended,
+        };
+        let offered = |offer: Offer| pb::OfferedRole {
+            name: offer.role,
+            workspace_name: offer.workspace,
+            path: offer.path,
+            end_time: offer.ends.map(pb::timestamp),
+        };
+        Self {
+            state: state.into(),
+            tenant: look.tenant.to_string(),
+            tenant_name: look.tenant_name,
+            email: look.email,
+            has_account: look.has_account,
+            inviter_name: look.inviter_name,
+            roles: look.offers.into_iter().map(offered).collect(),
+            message: look.message,
+            language: look.language,
+            expire_time: Some(pb::timestamp(look.expires_at)),
+            first_name: look.first_name,
+            last_name: look.last_name,
+            home_url: look.home_url,
+        }
     }
 }
 

@@ -1,9 +1,13 @@
-//! Mails: what became of those of a tenant, and a test that tells how far one gets. The outbox sends;
-//! here is what people see of it.
+//! Mails: what became of those of a tenant, in whose name they go out, and a test that tells how far
+//! one gets. The outbox sends; here is what people see of it.
 
 mod rpc;
+mod settings;
+mod sql;
 
 use chrono::TimeDelta;
+
+pub use settings::MailSettings;
 
 use crate::{
     app::App,
@@ -37,5 +41,5 @@ pub async fn send_test(
         invitation: None,
         content: [("tenant".to_owned(), tenant.display_name)].into(),
     };
-    outbox::send_test(app, &mail).await
+    outbox::send_test(app, tenant.id, &mail).await
 }

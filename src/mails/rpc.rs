@@ -3,11 +3,17 @@
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
+use super::{
+    MailSettings,
+    settings::{self, SettingsEdit},
+    sql,
+};
 use crate::{
     access::permit,
     app::Rpc,
     caller::Call,
-    change::TenantRow,
+    change::{self, Options, TenantRow},
+    edit::{Mask, etag},
     error::{Error, Result},
     mail::{Step, Talk},
     outbox::{self, Delivery, Mailing, Template},
@@ -56,6 +62,108 @@ impl MailService for Rpc {
             revision: revision_text(permit.revision()),
         }))
     }
+
+    async fn get_mail_settings(
+        &self,
+        request: Request<pb::GetMailSettingsRequest>,
+    ) -> Result<Response<pb::GetMailSettingsResponse>, Status> {
+        let (call, request) = Call::split(request)?;
+        let permit = permit(&self.0, &call, &call.claim(&request.tenant)?).await?;
+        let settings = Some(sql::get(&self.0.pool, &permit).await?.into());
+        let revision = revision_text(permit.revision());
+        Ok(Response::new(pb::GetMailSettingsResponse { settings, revision }))
+    }
+
+    async fn update_mail_settings(
+        &self,
+        request: Request<pb::UpdateMailSettingsRequest>,
+    ) -> Result<Response<pb::UpdateMailSettingsResponse>, Status> {
+        let (call, request) = Call::split(request)?;
+        let options = Options::of(&self.0, &call, &request)?;
+        let claim = call.claim(&request.tenant)?;
+        let edit = SettingsEdit::try_from(request)?;
+        let answer = change::run(&self.0, &call, claim, options, edit, |change, edit| {
+            Box::pin(async move {
+                let settings = Some(settings::update(change, edit).await?.into());
+                Ok(pb::UpdateMailSettingsResponse { settings, ..Default::default() })
+            })
+        });
+        Ok(Response::new(answer.await?))
+    }
+
+    async fn set_invitation_page(
+        &self,
+        request: Request<pb::SetInvitationPageRequest>,
+    ) -> Result<Response<pb::SetInvitationPageResponse>, Status> {
+        let (call, request) = Call::split(request)?;
+        let options = Options::of(&self.0, &call, &request)?;
+        let claim = call.claim(&request.tenant)?;
+        let page = settings::read_page("invitation_page", &request.invitation_page)?;
+        let answer = change::run(&self.0, &call, claim, options, page, |change, page| {
+            Box::pin(async move {
+                let settings = Some(settings::set_invitation_page(change, page).await?.into());
+                Ok(pb::SetInvitationPageResponse { settings, ..Default::default() })
+            })
+        });
+        Ok(Response::new(answer.await?))
+    }
+}
+
+const MAX_SENDER: usize = 100;
+const DAY_SECONDS: i64 = 86_400;
+const REMINDERS: std::ops::RangeInclusive<i64> = DAY_SECONDS..=29 * DAY_SECONDS;
+
+impl TryFrom<pb::UpdateMailSettingsRequest> for SettingsEdit {
+    type Error = Error;
+
+    fn try_from(request: pb::UpdateMailSettingsRequest) -> Result<Self> {
+        let mask = Mask::read(
+            request.update_mask,
+            &["sender_name", "reply_to", "home_url", "reminder_after"],
+        )?;
+        let sender = mask.pick("sender_name", request.sender_name);
+        let reply_to = mask.pick("reply_to", request.reply_to);
+        let home = mask.pick("home_url", request.home_url);
+        let reminder = mask.pick("reminder_after", request.reminder_after);
+        Ok(Self {
+            sender_name: sender.map(|t| text::line("sender_name", &t, MAX_SENDER)).transpose()?,
+            reply_to: reply_to.map(|t| optional_email("reply_to", &t)).transpose()?,
+            home_url: home.map(|t| settings::read_url("home_url", &t)).transpose()?,
+            reminder_after_seconds: reminder.map(reminder_after).transpose()?,
+            etag: request.etag,
+        })
+    }
+}
+
+fn optional_email(field: &str, text: &str) -> Result<String> {
+    match text.trim() {
+        "" => Ok(String::new()),
+        text => Ok(Email::parse(field, text)?.as_str().to_owned()),
+    }
+}
+
+fn reminder_after(given: Option<prost_types::Duration>) -> Result<Option<i64>> {
+    let Some(given) = given else { return Ok(None) };
+    let whole = given.nanos == 0 && given.seconds % DAY_SECONDS == 0;
+    if whole && REMINDERS.contains(&given.seconds) {
+        Ok(Some(given.seconds))
+    } else {
+        Err(Error::invalid("reminder_after", "whole days, from 1 to 29"))
+    }
+}
+
+impl From<MailSettings> for pb::MailSettings {
+    fn from(settings: MailSettings) -> Self {
+        let duration = |seconds| prost_types::Duration { seconds, nanos: 0 };
+        Self {
+            sender_name: settings.sender_name,
+            reply_to: settings.reply_to,
+            home_url: settings.home_url,
+            reminder_after: settings.reminder_after_seconds.map(duration),
+            invitation_page: settings.invitation_page,
+            etag: etag(settings.version),
+        }
+    }
 }
 
 fn read_delivery(field: &str, delivery: i32) -> Result<Option<Delivery>> {
@@ -74,6 +182,7 @@ impl From<Mailing> for pb::Mail {
         let waits = mailing.status == Delivery::Queued;
         let kind = match mailing.template {
             Template::Invitation => "invitation",
+            Template::Request => "request",
             Template::Test => "test",
         };
         Self {

@@ -3,14 +3,14 @@
 use minijinja::{Environment, UndefinedBehavior};
 use secrecy::ExposeSecret;
 
-use super::{Due, NewMail, Template};
+use super::{Due, NewMail, Style, Template};
 use crate::{
     app::App,
     decision::Time,
     error::{Error, Result},
     ids::MailId,
     mail::Letter,
-    text::Email,
+    text::{self, Email},
 };
 
 /// The text, whose first line is the subject, and the HTML of a template.
@@ -26,6 +26,8 @@ fn source(template: Template, language: &str) -> (&'static str, &'static str) {
     match (template, language) {
         (Template::Invitation, "fr") => mail!("invitations/mails/invitation.fr"),
         (Template::Invitation, _) => mail!("invitations/mails/invitation.en"),
+        (Template::Request, "fr") => mail!("invitations/mails/request.fr"),
+        (Template::Request, _) => mail!("invitations/mails/request.en"),
         (Template::Test, "fr") => mail!("mails/templates/test.fr"),
         (Template::Test, _) => mail!("mails/templates/test.en"),
     }
@@ -35,7 +37,10 @@ pub fn render(app: &App, due: &Due) -> Result<Letter> {
     let link = due.invitation_id.map(|invitation| {
         let token =
             app.keys.invitation_token(due.tenant_id.into(), invitation.into(), due.generation);
-        format!("{}/invitations/{}", app.public_url, token.expose_secret())
+        match due.invitation_page.as_str() {
+            "" => format!("{}/invitations/{}", app.public_url, token.expose_secret()),
+            page => page.replace("{token}", token.expose_secret()),
+        }
     });
     let mail = NewMail {
         template: due.template,
@@ -45,28 +50,48 @@ pub fn render(app: &App, due: &Due) -> Result<Letter> {
         invitation: None,
         content: due.content.0.clone(),
     };
-    letter(due.id.into(), &mail, link.as_deref(), due.created_at)
+    let style = Style {
+        sender_name: due.sender_name.clone(),
+        reply_to: due.reply_to.clone(),
+        home_url: due.home_url.clone(),
+        invitation_page: String::new(),
+    };
+    letter(due.id.into(), &mail, &style, link.as_deref(), due.created_at)
 }
 
 /// The letter that a template makes of its content.
 ///
 /// # Errors
 /// `INTERNAL` when the template names what the content lacks.
-pub fn letter(id: MailId, mail: &NewMail, link: Option<&str>, date: Time) -> Result<Letter> {
+pub fn letter(
+    id: MailId,
+    mail: &NewMail,
+    style: &Style,
+    link: Option<&str>,
+    date: Time,
+) -> Result<Letter> {
     let (text, html) = source(mail.template, &mail.language);
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    let home = Some(style.home_url.as_str()).filter(|home| !home.is_empty());
     let values = minijinja::context! {
         name => mail.name.clone(),
         link => link.map(plain),
+        home => home.map(plain),
         ..minijinja::Value::from(mail.content.clone())
     };
-    let text = environment.render_named_str("letter.txt", text, &values);
-    let text = text.map_err(Error::internal)?;
+    let written = environment.render_named_str("letter.txt", text, &values);
+    let written = written.map_err(Error::internal)?;
     let html = environment.render_named_str("letter.html", html, &values);
-    let (subject, text) = text.split_once('\n').unwrap_or((&text, ""));
+    let (subject, text) = written.split_once('\n').unwrap_or((&written, ""));
+    let reply_to = match style.reply_to.as_str() {
+        "" => None,
+        address => Some(Email::parse("reply_to", address)?),
+    };
     Ok(Letter {
         id,
+        sender_name: style.sender_name.clone(),
+        reply_to,
         to: mail.to.clone(),
         name: mail.name.clone(),
         subject: subject.trim().to_owned(),
@@ -78,11 +103,9 @@ pub fn letter(id: MailId, mail: &NewMail, link: Option<&str>, date: Time) -> Res
 
 /// A link as it is: escaping its slashes is right, but looks like hiding something to mail filters.
 fn plain(link: &str) -> minijinja::Value {
-    let harmless = |c: char| c.is_ascii_alphanumeric() || ":/.-_~".contains(c);
-    if link.chars().all(harmless) {
-        minijinja::Value::from_safe_string(link.to_owned())
-    } else {
-        link.into()
+    match text::is_plain(link) {
+        true => minijinja::Value::from_safe_string(link.to_owned()),
+        false => link.into(),
     }
 }
 
@@ -107,7 +130,7 @@ mod tests {
             .into(),
         };
         let link = Some("https://a.example/invitations/rci_x");
-        letter(uuid::Uuid::nil().into(), &mail, link, Time::default()).unwrap()
+        letter(uuid::Uuid::nil().into(), &mail, &Style::default(), link, Time::default()).unwrap()
     }
 
     #[test]

@@ -34,8 +34,8 @@ use tower::Service;
 use super::{
     body,
     fast::{Fast, Moment},
-    listener::Peer,
 };
+use crate::caller::Peer;
 
 /// Calls in flight on one connection.
 const STREAMS: u32 = 256;

@@ -22,11 +22,10 @@ use tokio::runtime::Handle;
 use tonic::{Code, Status};
 use tracing::Instrument;
 
-use super::listener::Peer;
 use crate::{
     access::{self, Presented},
     app::App,
-    caller::Call,
+    caller::{Call, Peer, user_agent},
     error::Error,
     ids::EventId,
     proto::{RULES, Rule},
@@ -139,11 +138,6 @@ pub(super) fn find(path: &str) -> Option<(&'static str, Rule)> {
 
 fn panicked() -> Error {
     Error::internal("a handler panicked")
-}
-
-fn user_agent(headers: &HeaderMap) -> String {
-    let text = headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
-    text.unwrap_or_default().chars().take(200).collect()
 }
 
 /// The caller's own id when it is short and printable, else a new one.

@@ -20,7 +20,7 @@ use super::{
     connection::{ConnectionError, Front, Visit},
     fast::Fast,
 };
-use crate::app::App;
+use crate::{app::App, caller::Peer};
 
 /// Connections waiting for a core.
 const BACKLOG: usize = 256;
@@ -30,10 +30,6 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// What clients call HTTP/2 when they greet.
 const HTTP2: &[u8] = b"h2";
-
-/// Where a connection comes from.
-#[derive(Debug, Clone, Copy)]
-pub struct Peer(pub SocketAddr);
 
 #[derive(Clone)]
 pub struct Tls(TlsAcceptor);

@@ -57,8 +57,7 @@ class Mailbox:
         self.url = f"smtp://127.0.0.1:{self._controller.port}"
 
     async def handle_DATA(self, server, session, envelope):
-        message = email.message_from_bytes(envelope.content, policy=email.policy.default)
-        message.recipients = [address.lower() for address in envelope.rcpt_tos]
+        message = parse(envelope)
         with self._arrived:
             self.messages.append(message)
             self._arrived.notify_all()
@@ -77,6 +76,13 @@ class Mailbox:
 
     def stop(self):
         self._controller.stop()
+
+
+def parse(envelope):
+    """The mail in an envelope, and to whom it goes."""
+    message = email.message_from_bytes(envelope.content, policy=email.policy.default)
+    message.recipients = [address.lower() for address in envelope.rcpt_tos]
+    return message
 
 
 def free_port():
@@ -147,6 +153,32 @@ class Server:
             line = b""
         assert line, f"`rolecall dev` did not become ready:\n{self.log.read_text()[-4000:]}"
         return line
+
+    def kill(self):
+        """Ends as by a crash: its PostgreSQL goes with it."""
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+    def start_again(self):
+        """Starts over the same data; on other ports."""
+        self._start("--json")
+        self.ready = json.loads(self._first_line())
+        self.grpc, self.admin = self.ready["grpc"], self.ready["admin"]
+
+    def sql(self, statement):
+        """Runs a statement in its PostgreSQL, for what else only time brings; the first value it gives."""
+        data = next(self.folder.rglob("postmaster.pid")).parent
+        port = (data / "postmaster.pid").read_text().splitlines()[3]
+        password = next(self.folder.rglob("password")).read_text().strip()
+        root = pathlib.Path(__file__).parents[2]
+        folder = subprocess.run([".ci/postgres-bin"], capture_output=True, text=True, check=True,
+                                cwd=root).stdout.strip()
+        ran = subprocess.run(
+            [f"{folder}/psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1",
+             "-p", port, "-U", "postgres", "-d", "rolecall", "-c", statement],
+            env={**os.environ, "PGPASSWORD": password}, check=True, capture_output=True, text=True)
+        return ran.stdout.strip()
 
     def stop(self):
         """Stops as a person or Kubernetes would, and says how that ended."""

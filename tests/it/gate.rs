@@ -78,12 +78,13 @@ fn fill(descriptor: &MessageDescriptor, with: &Filling) -> DynamicMessage {
             ("api_key_id" | "key_id", _) => text(&with.api_key),
             ("session_id", _) => text(&with.session),
             ("remove", Kind::String) => text(&with.assignment),
-            ("email" | "to", Kind::String) => text("someone@else.example"),
+            ("email" | "to" | "reply_to", Kind::String) => text("someone@else.example"),
             ("password" | "current_password" | "new_password", _) => text(PASSWORD),
             ("module", _) => text("files"),
             ("permission" | "permissions", Kind::String) => text("files.read"),
             (
-                "source_address" | "resource" | "scope" | "external_id" | "key_prefix" | "query",
+                "source_address" | "resource" | "scope" | "home_url" | "invitation_page"
+                | "external_id" | "key_prefix" | "query",
                 _,
             ) => None,
             ("language", _) => text("en"),

@@ -17,6 +17,7 @@ mod leaving;
 mod list;
 mod mails;
 mod memory;
+mod pages;
 mod people;
 mod permission_lists;
 mod postgres;

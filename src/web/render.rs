@@ -1,0 +1,110 @@
+//! Pages from templates: one file for each page and language, around one layout. Every value is escaped.
+
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
+use minijinja::{Environment, UndefinedBehavior, Value, context};
+use sha2::{Digest, Sha256};
+
+use super::root;
+use crate::{
+    error::{Error, Result},
+    text,
+};
+
+const LAYOUT: &str = include_str!("templates/layout.html");
+const STYLE: &str = include_str!("templates/style.css");
+
+macro_rules! pages {
+    ($($language:literal: $($name:literal),*);* $(;)?) => {
+        [$($((
+            concat!($language, "/", $name, ".html"),
+            include_str!(concat!("templates/", $language, "/", $name, ".html")),
+        )),*),*]
+    };
+}
+
+const PAGES: [(&str, &str); 8] = pages! {
+    "en": "invitation", "decline", "request", "notice";
+    "fr": "invitation", "decline", "request", "notice";
+};
+
+pub struct Pages {
+    environment: Environment<'static>,
+    policy: HeaderValue,
+    root: String,
+}
+
+impl Pages {
+    /// # Errors
+    /// When a template is broken.
+    pub fn new(public_url: &str) -> Result<Self> {
+        let mut environment = Environment::new();
+        environment.set_undefined_behavior(UndefinedBehavior::Strict);
+        environment.add_template("layout.html", LAYOUT).map_err(Error::internal)?;
+        for (name, source) in PAGES {
+            environment.add_template(name, source).map_err(Error::internal)?;
+        }
+        let style = BASE64.encode(Sha256::digest(STYLE.as_bytes()));
+        let policy = format!(
+            "default-src 'none'; style-src 'sha256-{style}'; form-action 'self'; \
+             base-uri 'none'; frame-ancestors 'none'"
+        );
+        let policy = HeaderValue::try_from(policy).map_err(Error::internal)?;
+        Ok(Self { environment, policy, root: root(public_url).to_owned() })
+    }
+
+    /// What the browser may do with a page: nothing but show it in our style and send its forms to us.
+    pub fn policy(&self) -> HeaderValue {
+        self.policy.clone()
+    }
+
+    /// The address of a page on this server.
+    pub fn path(&self, path: &str) -> String {
+        format!("{}{path}", self.root)
+    }
+
+    pub fn page(&self, status: StatusCode, language: &str, name: &str, values: Value) -> Response {
+        match self.render(language, name, values) {
+            Ok(html) => {
+                let html_type = HeaderValue::from_static("text/html; charset=utf-8");
+                (status, [(CONTENT_TYPE, html_type)], html).into_response()
+            }
+            Err(error) => {
+                tracing::error!(error = %crate::error::chain(&error), "a page cannot be written");
+                let mut response = Response::new(Body::from("internal error"));
+                *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+                response
+            }
+        }
+    }
+
+    fn render(
+        &self,
+        language: &str,
+        name: &str,
+        values: Value,
+    ) -> Result<String, minijinja::Error> {
+        let language = if language == "fr" { "fr" } else { "en" };
+        let page = self.environment.get_template(&format!("{language}/{name}.html"))?;
+        let style = Value::from_safe_string(STYLE.to_owned());
+        page.render(context! { lang => language, style => style, ..values })
+    }
+
+    /// An address, with no more escaped than has to be.
+    pub fn link(address: String) -> Value {
+        match text::is_plain(&address) {
+            true => Value::from_safe_string(address),
+            false => address.into(),
+        }
+    }
+
+    /// A notice that knows no invitation.
+    pub fn plain_notice(&self, status: StatusCode, language: &str, state: &str) -> Response {
+        let nothing = context! { tenant => "", home => "", ask => false, again => false };
+        self.page(status, language, "notice", context! { state => state, ..nothing })
+    }
+}
