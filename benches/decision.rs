@@ -248,7 +248,7 @@ fn changes(args: &Args, members: usize) {
 
     let employee = frame.roles.iter().find(|role| role.key.as_str() == "employee").unwrap();
     let edit = |n: usize| Role {
-        permissions: vec!["messaging.use".into(), format!("module{n}.*").into()],
+        permissions: ["messaging.use".into(), format!("module{n}.*").into()].into(),
         ..employee.clone()
     };
     let edits: Vec<_> = (0..100)

@@ -288,8 +288,9 @@ impl World {
             role.includes = vec![role.id];
             role.id = id(seed, What::Role, n, 100 + c);
             role.key = key(&format!("custom-{c}"));
-            role.permissions = (0..4).map(|_| mix.pick(&self.kinds.catalogue).into()).collect();
-            role.permissions.push(format!("projects{c}.*").into());
+            let picked = (0..4).map(|_| mix.pick(&self.kinds.catalogue).into()).collect::<Vec<_>>();
+            let own = format!("projects{c}.*").into();
+            role.permissions = picked.into_iter().chain([own]).collect();
             roles.push(role);
         }
         roles

@@ -21,7 +21,7 @@ pub struct Bulk {
 struct Rows {
     members: Vec<(u128, Head)>,
     held: Vec<(u128, Item)>,
-    /// The specials of `held`.
+    /// The details of `held`.
     packed: Packed,
 }
 
@@ -113,15 +113,14 @@ impl Rows {
         let Self { mut members, mut held, mut packed } = self;
         members.sort_unstable_by_key(|(id, _)| *id);
         held.sort_unstable_by(|(a, x), (b, y)| a.cmp(b).then_with(|| packed.compare(*x, *y)));
-        packed.items_mut().extend(held.iter().map(|(_, item)| *item));
+        held.iter().for_each(|(_, item)| packed.push(*item));
         let mut at = 0;
         let members = members.iter().map(|(id, head)| {
             // What belongs to nobody who is a member is passed over.
             at += held[at..].iter().take_while(|(holder, _)| holder < id).count();
             let count = held[at..].iter().take_while(|(holder, _)| holder == id).count();
-            let items = &packed.items()[at..at + count];
             at += count;
-            Member { id: *id, head: *head, packed: &packed, items }
+            Member { id: *id, head: *head, held: packed.part(at - count, count) }
         });
         if there.len() == 0 {
             *there = Members::build(members);

@@ -3,10 +3,10 @@
 //! There is no rule that denies: one more assignment never removes access.
 
 use super::{
-    Facts, Permission, Resource, TenantFacts,
+    Facts, Permission, Resource, TenantEntry, TenantFacts,
     facts::is_active,
     members::Member,
-    packed::{Grant, Item, Kind, Packed, TENANT},
+    packed::{Grant, Item, Kind, Pack, TENANT},
     path_covers,
     permission::pattern_matches,
     record::{ApiKey, MemberKind, MemberStatus, Reach, TenantStatus, Time},
@@ -98,52 +98,69 @@ pub struct TenantNotLoaded(pub TenantId);
 /// # Errors
 /// When the facts of the tenant, or of the installation, are not loaded.
 pub fn decide(facts: &Facts, question: &Question<'_>) -> Result<Decision, TenantNotLoaded> {
-    let reason = decide_held(facts, question)?;
+    match facts.directory.tenants.get(question.tenant) {
+        Some(entry) => decide_in(facts, entry, question),
+        None => Ok(Decision::because(Reason::TenantUnknown)),
+    }
+}
+
+/// [`decide`], when the entry of the question's tenant was found already.
+///
+/// # Errors
+/// As [`decide`].
+pub fn decide_in(
+    facts: &Facts,
+    entry: &TenantEntry,
+    question: &Question<'_>,
+) -> Result<Decision, TenantNotLoaded> {
+    let reason = decide_held(facts, entry, question)?;
     let narrowed = reason == Reason::Allowed && !question.subject.lets_through(question.permission);
     Ok(Decision::because(if narrowed { Reason::Narrowed } else { reason }))
 }
 
-fn decide_held(facts: &Facts, question: &Question<'_>) -> Result<Reason, TenantNotLoaded> {
-    let Some(entry) = facts.directory.tenants.get(question.tenant) else {
-        return Ok(Reason::TenantUnknown);
-    };
-    if let Some(reason) = credential_flaw(facts, entry.id, question.subject, question.now) {
+fn decide_held(
+    facts: &Facts,
+    entry: &TenantEntry,
+    question: &Question<'_>,
+) -> Result<Reason, TenantNotLoaded> {
+    let Question { subject, permission, resource, .. } = *question;
+    if let Some(reason) = credential_flaw(facts, entry.id, subject, question.now) {
         return Ok(reason);
     }
     let tenant = entry.facts().ok_or(TenantNotLoaded(entry.id))?;
     let system = facts.system().ok_or(TenantNotLoaded(TenantId::SYSTEM))?;
     let now = question.now.timestamp_micros();
     tenant.ask(now);
-    let operator = active_member(system, question.subject);
-    let member = tenant.find(question.subject.id());
+    let member = tenant.find(subject.id());
     let flaw = membership_flaw(entry.status, member.as_ref());
-    let Some(place) = Place::find(tenant, question.resource) else {
-        let flaw = if operator.is_some() { None } else { flaw };
-        return Ok(flaw.unwrap_or(Reason::WorkspaceUnknown));
-    };
+    let place = Place::find(tenant, resource);
 
     let mut reason = Reason::NoRole;
+    if flaw.is_none()
+        && place.is_some()
+        && let Some(member) = member.as_ref().filter(|_| subject.may_hold_in(tenant.id))
+    {
+        let row = tenant.matching(permission);
+        if (Search { home: tenant, member, row, place, now }).finds(&mut reason) {
+            return Ok(Reason::Allowed);
+        }
+    }
+    // What is held on the installation reaches every tenant.
+    let operator = active_member(system, subject);
+    if place.is_none() {
+        let flaw = if operator.is_some() { None } else { flaw };
+        return Ok(flaw.unwrap_or(Reason::WorkspaceUnknown));
+    }
     if entry.id != TenantId::SYSTEM
-        && (entry.status == TenantStatus::Active || question.permission.is_iam())
+        && (entry.status == TenantStatus::Active || permission.is_iam())
         && let Some(member) = &operator
     {
-        let row = system.matching(question.permission);
-        let search = Search { home: system, member, row, place: None, now };
-        if search.finds(&mut reason) {
+        let row = system.matching(permission);
+        if (Search { home: system, member, row, place: None, now }).finds(&mut reason) {
             return Ok(Reason::Allowed);
         }
     }
-    if let Some(flaw) = flaw {
-        return Ok(flaw);
-    }
-    if let Some(member) = member.as_ref().filter(|_| question.subject.may_hold_in(tenant.id)) {
-        let row = tenant.matching(question.permission);
-        let search = Search { home: tenant, member, row, place: Some(place), now };
-        if search.finds(&mut reason) {
-            return Ok(Reason::Allowed);
-        }
-    }
-    Ok(reason)
+    Ok(flaw.unwrap_or(reason))
 }
 
 /// What a member holds that reaches a place and matches a permission.
@@ -161,17 +178,17 @@ pub(super) struct Search<'a> {
 impl<'a> Search<'a> {
     /// Whether something is in force; notes why not when only dates stand in the way.
     fn finds(&self, reason: &mut Reason) -> bool {
-        let Member { packed, items, .. } = *self.member;
-        items.iter().any(|item| match item.kind() {
+        let held = self.member.held;
+        held.items().any(|item| match item.kind() {
             Kind::Group(n) => self.home.group_at(n).is_some_and(|group| {
-                let packed = &group.packed;
-                packed.items().iter().any(|item| self.allows(packed, *item, reason))
+                let held = group.packed.view();
+                held.items().any(|item| self.allows(held, item, reason))
             }),
-            Kind::Plain { .. } | Kind::Special { .. } => self.allows(packed, *item, reason),
+            Kind::Plain { .. } | Kind::Special { .. } => self.allows(held, item, reason),
         })
     }
 
-    fn allows(&self, packed: &Packed, item: Item, reason: &mut Reason) -> bool {
+    fn allows(&self, held: Pack<'_>, item: Item, reason: &mut Reason) -> bool {
         let Self { home, member, row, place, now } = *self;
         // Most items are of another workspace: no need to look at their roles.
         if let (Kind::Plain { at, .. }, Some(place)) = (item.kind(), place)
@@ -180,7 +197,7 @@ impl<'a> Search<'a> {
         {
             return false;
         }
-        let Some(grant) = packed.grant(item) else { return false };
+        let Some(grant) = held.grant(item) else { return false };
         if !row.has(grant.role) || !covers(home, member, &grant, place, now) {
             return false;
         }
@@ -295,17 +312,14 @@ pub(super) fn holdings<'a>(
     tenant: &'a TenantFacts,
     member: Member<'a>,
 ) -> impl Iterator<Item = Held<'a>> {
-    let Member { packed, items, .. } = member;
-    let own =
-        items.iter().filter_map(|item| Some(Held { grant: packed.grant(*item)?, group: None }));
-    let groups = items.iter().filter_map(|item| match item.kind() {
-        Kind::Group(n) => Some((n, &tenant.group_at(n)?.packed)),
+    let own = member.held.grants().map(|grant| Held { grant, group: None });
+    let groups = member.held.items().filter_map(|item| match item.kind() {
+        Kind::Group(n) => Some((n, tenant.group_at(n)?.packed.view())),
         Kind::Plain { .. } | Kind::Special { .. } => None,
     });
-    own.chain(groups.flat_map(|(n, packed)| {
-        let grants = packed.items().iter().filter_map(|item| packed.grant(*item));
-        grants.map(move |grant| Held { grant, group: Some(n) })
-    }))
+    own.chain(
+        groups.flat_map(|(n, held)| held.grants().map(move |grant| Held { grant, group: Some(n) })),
+    )
 }
 
 /// Whether the assignment reaches the place. `None` is a place in a tenant below the installation.

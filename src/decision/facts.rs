@@ -113,7 +113,7 @@ pub(super) struct Workspaces {
     numbers: Numbers,
     /// By number; nothing for a workspace that was deleted, or that is only referred to.
     keys: Vec<Option<Key>>,
-    by_key: HashTable<(Key, u32)>,
+    by_key: HashTable<u32>,
     hasher: fast::RandomState,
 }
 
@@ -248,8 +248,8 @@ impl Directory {
 
 impl Workspaces {
     pub fn find(&self, key: &str) -> Option<u32> {
-        let found = self.by_key.find(self.hasher.hash_one(key), |(k, _)| k.as_str() == key);
-        found.map(|(_, n)| *n)
+        let is = |n: &u32| self.keys[*n as usize].as_ref().is_some_and(|k| k.as_str() == key);
+        self.by_key.find(self.hasher.hash_one(key), is).copied()
     }
 
     fn refer(&mut self, id: WorkspaceId) -> u32 {
@@ -267,20 +267,16 @@ impl Workspaces {
         }
         self.take(workspace.id);
         self.keys[n as usize] = Some(workspace.key.clone());
-        let Self { by_key, hasher, .. } = self;
-        let hash = |(key, _): &(Key, u32)| hasher.hash_one(key.as_str());
-        by_key.insert_unique(
-            hasher.hash_one(workspace.key.as_str()),
-            (workspace.key.clone(), n),
-            hash,
-        );
+        let Self { by_key, keys, hasher, .. } = self;
+        let hash = |n: &u32| hasher.hash_one(keys[*n as usize].as_ref().map_or("", Key::as_str));
+        by_key.insert_unique(hash(&n), n, hash);
     }
 
     fn take(&mut self, id: WorkspaceId) {
         let Some(n) = self.numbers.get(id.uuid().as_u128()) else { return };
         if let Some(key) = self.keys.get(n as usize).and_then(Option::as_ref)
             && let Ok(entry) =
-                self.by_key.find_entry(self.hasher.hash_one(key.as_str()), |(_, other)| *other == n)
+                self.by_key.find_entry(self.hasher.hash_one(key.as_str()), |other| *other == n)
         {
             entry.remove();
             self.keys[n as usize] = None;
@@ -391,7 +387,7 @@ impl TenantFacts {
     /// The groups that a member is in.
     pub fn groups_of(&self, subject: SubjectId) -> impl Iterator<Item = GroupId> {
         let member = self.find(subject).into_iter();
-        member.flat_map(|member| member.items).filter_map(|item| match item.kind() {
+        member.flat_map(|member| member.held.items()).filter_map(|item| match item.kind() {
             Kind::Group(n) => self.groups.id(n),
             Kind::Plain { .. } | Kind::Special { .. } => None,
         })
@@ -628,7 +624,7 @@ impl TenantFacts {
 
     fn change_group(&mut self, id: GroupId, change: impl FnOnce(&mut Vec<Draft>)) {
         let Some(group) = self.groups.get(id) else { return };
-        let (mut drafts, groups) = group.packed.drafts(group.packed.items());
+        let (mut drafts, groups) = group.packed.view().drafts();
         change(&mut drafts);
         let group = Group { key: group.key.clone(), packed: Packed::of(drafts, groups) };
         if let Some(n) = self.groups.numbers.get(id.uuid().as_u128()) {

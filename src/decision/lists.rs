@@ -212,8 +212,7 @@ fn wanted(tenant: &TenantFacts, row: Row<'_>, workspace: u32) -> Vec<Item> {
     let mut wanted: Vec<Item> =
         row.numbers().flat_map(|role| places.iter().flat_map(move |at| on(role, at))).collect();
     let groups = tenant.group_numbers().filter(|(_, group)| {
-        let packed = &group.packed;
-        let mut grants = packed.items().iter().filter_map(|item| packed.grant(*item));
+        let mut grants = group.packed.view().grants();
         grants.any(|grant| row.has(grant.role) && places.contains(&grant.workspace))
     });
     wanted.extend(groups.map(|(n, _)| Item::group(n)));

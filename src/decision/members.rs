@@ -1,11 +1,12 @@
 //! The members of a tenant, sorted by id: a tree of fixed depth with packed leaves. A changed copy
 //! shares all but one leaf and the two lists that lead to it, and a member costs what it holds and some
-//! thirty bytes.
+//! twenty-five bytes.
 
 use std::sync::Arc;
 
 use super::{
-    packed::{Draft, Item, Packed},
+    leaf::{Leaf, fill},
+    packed::{Draft, Item, Pack, Packed},
     record::{MemberKind, MemberStatus},
 };
 
@@ -35,7 +36,7 @@ pub struct Members {
 #[derive(Debug, Clone)]
 enum Root {
     /// As most tenants have it: no more than one leaf holds, nothing on the way to it.
-    Few(Option<Arc<Leaf>>),
+    Few(Option<Words>),
     Many(Vec<Node>),
 }
 
@@ -52,35 +53,16 @@ struct Node {
     leaves: Arc<[Entry]>,
 }
 
-type Entry = (u128, Arc<Leaf>);
-
-#[derive(Debug)]
-struct Leaf {
-    /// The last byte of each id, which is random: finds one without touching the others.
-    tags: Box<[u8]>,
-    slots: Box<[Slot]>,
-    packed: Packed,
-    /// Everything that somebody here holds, each once, sorted: tells a search by what is held whether
-    /// to look in here. The only leaf of a tree has none.
-    outline: Option<Box<[Item]>>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Slot {
-    id: u128,
-    /// Where its items are.
-    start: u32,
-    count: u32,
-    head: Head,
-}
+type Entry = (u128, Words);
+/// What a [`Leaf`] is read from.
+type Words = Arc<[u64]>;
 
 /// One member, read in place.
 #[derive(Debug, Clone, Copy)]
 pub struct Member<'a> {
     pub id: u128,
     pub head: Head,
-    pub packed: &'a Packed,
-    pub items: &'a [Item],
+    pub held: Pack<'a>,
 }
 
 /// A member apart from where it is kept, to be changed.
@@ -89,70 +71,6 @@ pub struct MemberDraft {
     pub head: Head,
     pub grants: Vec<Draft>,
     pub groups: Vec<u32>,
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "the last byte is wanted")]
-const fn tag(id: u128) -> u8 {
-    id as u8
-}
-
-impl Leaf {
-    fn get(&self, id: u128) -> Option<Member<'_>> {
-        let found = memchr::memchr_iter(tag(id), &self.tags).find(|n| self.slots[*n].id == id);
-        found.map(|n| self.member(n))
-    }
-
-    fn member(&self, n: usize) -> Member<'_> {
-        let Slot { id, start, count, head } = self.slots[n];
-        let items = &self.packed.items()[start as usize..][..count as usize];
-        Member { id, head, packed: &self.packed, items }
-    }
-
-    fn members(&self) -> impl Iterator<Item = Member<'_>> {
-        (0..self.slots.len()).map(|n| self.member(n))
-    }
-
-    fn members_after(&self, id: Option<u128>) -> impl Iterator<Item = Member<'_>> {
-        let from = id.map_or(0, |id| self.slots.partition_point(|slot| slot.id <= id));
-        (from..self.slots.len()).map(|n| self.member(n))
-    }
-
-    fn of(members: &[Member<'_>], outlined: bool) -> Self {
-        let count = members.iter().map(|member| member.items.len()).sum();
-        let mut packed = Packed::with_capacity(count);
-        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let slots = members.iter().map(|member| {
-            let (start, count) = (number(packed.items().len()), number(member.items.len()));
-            packed.copy(member.packed, member.items);
-            Slot { id: member.id, start, count, head: member.head }
-        });
-        let slots = slots.collect();
-        packed.shrink();
-        let outline = outlined.then(|| {
-            let items = packed.items().iter().map(|item| packed.outline(*item));
-            let mut outline: Vec<Item> = items.collect();
-            outline.sort_unstable();
-            outline.dedup();
-            outline.into()
-        });
-        let tags = members.iter().map(|member| tag(member.id)).collect();
-        Self { tags, slots, packed, outline }
-    }
-
-    fn bytes(&self) -> usize {
-        size_of::<Self>()
-            + self.slots.len() * (1 + size_of::<Slot>())
-            + self.packed.bytes()
-            + self.outline.as_ref().map_or(0, |outline| size_of_val(&**outline))
-    }
-
-    fn may_hold(&self, wanted: &[Item]) -> bool {
-        // Both are sorted: walk the shorter one and search the longer.
-        let Some(outline) = self.outline.as_deref() else { return true };
-        let (few, many) =
-            if wanted.len() < outline.len() { (wanted, outline) } else { (outline, wanted) };
-        few.iter().any(|item| many.binary_search(item).is_ok())
-    }
 }
 
 impl Members {
@@ -173,31 +91,31 @@ impl Members {
         let mut pending: Vec<Member<'_>> = Vec::with_capacity(LEAF);
         let mut items = 0;
         for member in members {
-            let full = pending.len() == LEAF || items + member.items.len() > ITEMS;
+            let full = pending.len() == LEAF || items + member.held.len() > ITEMS;
             if full && !pending.is_empty() {
-                leaves.push((pending[0].id, Arc::new(Leaf::of(&pending, true))));
+                leaves.push((pending[0].id, fill(&pending, true)));
                 pending.clear();
                 items = 0;
             }
-            items += member.items.len();
+            items += member.held.len();
             pending.push(member);
         }
         if !pending.is_empty() {
             let outlined = !leaves.is_empty();
-            leaves.push((pending[0].id, Arc::new(Leaf::of(&pending, outlined))));
+            leaves.push((pending[0].id, fill(&pending, outlined)));
         }
-        let len = leaves.iter().map(|(_, leaf)| leaf.slots.len()).sum();
-        let bytes = leaves.iter().map(|(_, leaf)| leaf.bytes()).sum();
+        let len = leaves.iter().map(|(_, words)| Leaf::read(words).len()).sum();
+        let bytes = leaves.iter().map(|(_, words)| bytes(words)).sum();
         Self { root: Root::of(leaves), len, bytes }
     }
 
     #[must_use]
     pub fn get(&self, id: u128) -> Option<Member<'_>> {
         match &self.root {
-            Root::Few(leaf) => leaf.as_ref()?.get(id),
+            Root::Few(words) => Leaf::read(words.as_ref()?).get(id),
             Root::Many(nodes) => {
                 let (node, leaf) = place(nodes, id);
-                nodes[node].leaves[leaf].1.get(id)
+                Leaf::read(&nodes[node].leaves[leaf].1).get(id)
             }
         }
     }
@@ -207,8 +125,8 @@ impl Members {
         self.leaves_after(id).flat_map(move |leaf| leaf.members_after(id))
     }
 
-    /// Members after an id who may hold one of these items, in order, and others beside them; none who
-    /// does is left out. `wanted` is sorted.
+    /// Members after an id who hold one of these items, or groups among them, in order. `wanted` is
+    /// sorted.
     pub fn search<'a>(
         &'a self,
         id: Option<u128>,
@@ -217,9 +135,13 @@ impl Members {
         self.leaves_after(id)
             .filter(|leaf| leaf.may_hold(wanted))
             .flat_map(move |leaf| leaf.members_after(id))
+            .filter(|member| {
+                let mut outlines = member.held.items().map(|item| member.held.outline(item));
+                outlines.any(|item| wanted.binary_search(&item).is_ok())
+            })
     }
 
-    fn leaves_after(&self, id: Option<u128>) -> impl Iterator<Item = &Leaf> {
+    fn leaves_after(&self, id: Option<u128>) -> impl Iterator<Item = Leaf<'_>> {
         let (few, nodes) = match &self.root {
             Root::Few(leaf) => (leaf.as_ref(), &[][..]),
             Root::Many(nodes) => (None, nodes.as_slice()),
@@ -227,7 +149,9 @@ impl Members {
         let (node, leaf) = id.map(|id| place(nodes, id)).unwrap_or_default();
         let first = nodes.get(node).into_iter().flat_map(move |node| &node.leaves[leaf..]);
         let rest = nodes.iter().skip(node + 1).flat_map(|node| node.leaves.iter());
-        few.into_iter().chain(first.chain(rest).map(|(_, leaf)| leaf)).map(|leaf| &**leaf)
+        few.into_iter()
+            .chain(first.chain(rest).map(|(_, words)| words))
+            .map(|words| Leaf::read(words))
     }
 
     /// Replaces one member by what `change` makes of it: nothing stands for not being there.
@@ -237,37 +161,34 @@ impl Members {
         change: impl FnOnce(Option<MemberDraft>) -> Option<MemberDraft>,
     ) {
         let old = match &self.root {
-            Root::Few(leaf) => leaf.clone(),
+            Root::Few(words) => words.clone(),
             Root::Many(nodes) => {
                 let (node, leaf) = place(nodes, id);
                 Some(nodes[node].leaves[leaf].1.clone())
             }
         };
-        let found = old.as_ref().and_then(|leaf| leaf.get(id));
+        let found = old.as_ref().and_then(|words| Leaf::read(words).get(id));
         let changed = change(found.as_ref().map(Member::draft));
         if changed.is_none() && found.is_none() {
             return;
         }
         self.len = self.len + usize::from(changed.is_some()) - usize::from(found.is_some());
         let packed = changed.map(|draft| (draft.head, Packed::of(draft.grants, draft.groups)));
-        let new = packed.as_ref().map(|(head, packed)| Member {
-            id,
-            head: *head,
-            packed,
-            items: packed.items(),
-        });
+        let new =
+            packed.as_ref().map(|(head, packed)| Member { id, head: *head, held: packed.view() });
         let mut members: Vec<Member<'_>> = Vec::with_capacity(LEAF + 1);
-        if let Some(leaf) = &old {
-            members.extend(leaf.members().filter(|member| member.id != id));
-            self.bytes -= leaf.bytes();
+        if let Some(words) = &old {
+            let leaf = Leaf::read(words);
+            members.extend(leaf.members_after(None).filter(|member| member.id != id));
+            self.bytes -= bytes(words);
         }
         let at = members.partition_point(|member| member.id < id);
         members.splice(at..at, new);
         let parts = parts(&members, at);
         let outlined = parts.len() > 1 || matches!(self.root, Root::Many(_));
-        let leaf = |part: &&[Member<'_>]| (part[0].id, Arc::new(Leaf::of(part, outlined)));
+        let leaf = |part: &&[Member<'_>]| (part[0].id, fill(part, outlined));
         let fresh: Vec<Entry> = parts.iter().map(leaf).collect();
-        self.bytes += fresh.iter().map(|(_, leaf)| leaf.bytes()).sum::<usize>();
+        self.bytes += fresh.iter().map(|(_, words)| bytes(words)).sum::<usize>();
         self.root.replace(id, fresh);
     }
 }
@@ -304,6 +225,11 @@ impl Node {
     }
 }
 
+/// With what counts its owners.
+fn bytes(words: &Words) -> usize {
+    size_of_val(&**words) + 16
+}
+
 /// Node and leaf where the id is, or would be.
 fn place(nodes: &[Node], id: u128) -> (usize, usize) {
     let node = nodes.partition_point(|node| node.first <= id).saturating_sub(1);
@@ -314,7 +240,7 @@ fn place(nodes: &[Node], id: u128) -> (usize, usize) {
 /// One leaf's worth of members, or two, or none. Ids grow with time: a leaf that overflows at its end
 /// stays full, and only what was put between others splits it in the middle.
 fn parts<'m, 'a>(members: &'m [Member<'a>], changed: usize) -> Vec<&'m [Member<'a>]> {
-    let items: usize = members.iter().map(|member| member.items.len()).sum();
+    let items: usize = members.iter().map(|member| member.held.len()).sum();
     let count = members.len();
     let too_full = count > LEAF || items > ITEMS;
     match count {
@@ -332,7 +258,7 @@ fn parts<'m, 'a>(members: &'m [Member<'a>], changed: usize) -> Vec<&'m [Member<'
 impl Member<'_> {
     #[must_use]
     pub fn draft(&self) -> MemberDraft {
-        let (grants, groups) = self.packed.drafts(self.items);
+        let (grants, groups) = self.held.drafts();
         MemberDraft { head: self.head, grants, groups }
     }
 }

@@ -4,7 +4,7 @@
 //! and nothing in here knows where facts come from or how answers travel.
 //!
 //! Facts are compact: ids become small numbers ([`numbers`]), an assignment is eight bytes ([`packed`])
-//! in a leaf of a tree of members ([`members`]), and roles with all that they include are rows of bits
+//! in a leaf ([`leaf`]) of a tree of members ([`members`]), and roles with all that they include are rows of bits
 //! ([`roles`]). A whole tenant is put together by [`Bulk`]; afterwards it changes one record at a time.
 
 mod authority;
@@ -12,6 +12,7 @@ mod bulk;
 mod decide;
 mod explain;
 mod facts;
+mod leaf;
 mod lists;
 mod members;
 mod numbers;
@@ -24,8 +25,8 @@ mod roles;
 pub use authority::{Authority, Credential, Gift, Refusal};
 pub use bulk::{AssignmentRow, Bulk};
 pub use decide::{
-    Decision, Question, Reason, SessionClaims, Subject, TenantNotLoaded, decide, is_administrator,
-    standing,
+    Decision, Question, Reason, SessionClaims, Subject, TenantNotLoaded, decide, decide_in,
+    is_administrator, standing,
 };
 pub use explain::{Considered, Explanation, Flaw, explain};
 pub use facts::{Directory, Facts, Holding, Map, TenantEntry, TenantFacts, Transition};

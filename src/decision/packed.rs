@@ -1,4 +1,4 @@
-//! What somebody holds, eight bytes an assignment.
+//! What somebody holds, eight bytes an assignment, and some more when it has a path or dates.
 
 use smol_str::SmolStr;
 
@@ -12,9 +12,9 @@ pub const NOWHERE: u32 = u32::MAX - 1;
 pub const MAX_ROLE: u32 = (1 << 24) - 1;
 
 /// A role on a workspace or on the tenant, or a group that somebody is in. What has a path or dates
-/// keeps them beside the items, in a [`Special`].
+/// keeps them beside the items, as details.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Item(u64);
+pub struct Item(pub u64);
 
 /// What an [`Item`] says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,10 +24,10 @@ pub enum Kind {
         role: u32,
         at: u32,
     },
-    /// With the path and dates of the special at this index.
+    /// With the path and dates in the details from this byte on.
     Special {
         role: u32,
-        index: u32,
+        start: u32,
     },
     Group(u32),
 }
@@ -65,21 +65,10 @@ impl Item {
     pub const fn kind(self) -> Kind {
         match self.0 & MARK {
             0 => Kind::Plain { role: self.role(), at: self.at() },
-            SPECIAL => Kind::Special { role: self.role(), index: self.at() },
+            SPECIAL => Kind::Special { role: self.role(), start: self.at() },
             _ => Kind::Group(self.at()),
         }
     }
-}
-
-/// The rest of an assignment that has a path or dates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Special {
-    workspace: u32,
-    /// Where its path is in the text beside it.
-    start: u32,
-    length: u32,
-    starts: i64,
-    ends: i64,
 }
 
 /// One assignment, read in place. Times are microseconds since 1970.
@@ -122,12 +111,112 @@ impl Draft {
     }
 }
 
-/// Many items with what their specials need.
+/// What one holder has, read in place.
+#[derive(Debug, Clone, Copy)]
+pub struct Pack<'a> {
+    items: &'a [u64],
+    details: &'a [u8],
+}
+
+impl<'a> Pack<'a> {
+    #[must_use]
+    pub fn new(items: &'a [u64], details: &'a [u8]) -> Self {
+        Self { items, details }
+    }
+
+    #[must_use]
+    pub fn len(self) -> usize {
+        self.items.len()
+    }
+
+    pub fn items(self) -> impl Iterator<Item = Item> + 'a {
+        self.items.iter().map(|item| Item(*item))
+    }
+
+    /// The assignment that an item stands for; nothing for a group.
+    #[must_use]
+    pub fn grant(self, item: Item) -> Option<Grant<'a>> {
+        grant(self.details, item)
+    }
+
+    pub fn grants(self) -> impl Iterator<Item = Grant<'a>> {
+        self.items().filter_map(move |item| self.grant(item))
+    }
+
+    /// What an index has to know of an item: where it holds instead of where its details are.
+    #[must_use]
+    pub fn outline(self, item: Item) -> Item {
+        match (item.kind(), self.grant(item)) {
+            (Kind::Special { role, .. }, Some(grant)) => Item::special(role, grant.workspace),
+            _ => item,
+        }
+    }
+
+    /// Apart again, to be changed: assignments and groups.
+    #[must_use]
+    pub fn drafts(self) -> (Vec<Draft>, Vec<u32>) {
+        let mut drafts = Vec::with_capacity(self.len() + 1);
+        let mut groups = Vec::new();
+        for item in self.items() {
+            match (self.grant(item), item.kind()) {
+                (Some(grant), _) => {
+                    let Grant { role, workspace, path, starts, ends } = grant;
+                    drafts.push(Draft { role, workspace, path: path.into(), starts, ends });
+                }
+                (None, Kind::Group(group)) => groups.push(group),
+                (None, _) => {}
+            }
+        }
+        (drafts, groups)
+    }
+}
+
+/// Items of one holder or of many, with their details.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Packed {
-    items: Vec<Item>,
-    specials: Vec<Special>,
-    text: String,
+    items: Vec<u64>,
+    /// For each special: which of the rest there are, the workspace, the start, the end, the length of
+    /// the path and the path; numbers little-endian.
+    details: Vec<u8>,
+}
+
+const STARTS: u8 = 1;
+const ENDS: u8 = 2;
+const PATH: u8 = 4;
+
+fn grant(details: &[u8], item: Item) -> Option<Grant<'_>> {
+    match item.kind() {
+        Kind::Plain { role, at } => {
+            let (starts, ends) = (i64::MIN, i64::MAX);
+            Some(Grant { role, workspace: at, path: "", starts, ends })
+        }
+        Kind::Special { role, start } => detailed(details.get(start as usize..)?, role),
+        Kind::Group(_) => None,
+    }
+}
+
+#[inline(never)]
+fn detailed(mut rest: &[u8], role: u32) -> Option<Grant<'_>> {
+    let [has] = take(&mut rest)?;
+    let workspace = u32::from_le_bytes(take(&mut rest)?);
+    let (mut starts, mut ends, mut path) = (i64::MIN, i64::MAX, "");
+    if has & STARTS != 0 {
+        starts = i64::from_le_bytes(take(&mut rest)?);
+    }
+    if has & ENDS != 0 {
+        ends = i64::from_le_bytes(take(&mut rest)?);
+    }
+    if has & PATH != 0 {
+        let length = usize::from(u16::from_le_bytes(take(&mut rest)?));
+        path = std::str::from_utf8(rest.get(..length)?).ok()?;
+    }
+    Some(Grant { role, workspace, path, starts, ends })
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (taken, left) = rest.split_first_chunk()?;
+    *rest = left;
+    Some(*taken)
 }
 
 impl Packed {
@@ -143,52 +232,67 @@ impl Packed {
             drafts.iter().map(Draft::grant).partition(Grant::is_plain);
         for grant in plain.iter().chain(&special) {
             let item = packed.keep(grant);
-            packed.items.push(item);
+            packed.push(item);
         }
-        packed.items.extend(groups.into_iter().map(Item::group));
+        groups.into_iter().for_each(|group| packed.push(Item::group(group)));
+        packed.details.shrink_to_fit();
         packed
     }
 
     #[must_use]
-    pub fn with_capacity(items: usize) -> Self {
-        Self { items: Vec::with_capacity(items), ..Self::default() }
+    pub fn view(&self) -> Pack<'_> {
+        Pack { items: &self.items, details: &self.details }
+    }
+
+    /// Some of the items, with the details of all.
+    #[must_use]
+    pub fn part(&self, from: usize, count: usize) -> Pack<'_> {
+        Pack { items: &self.items[from..from + count], details: &self.details }
+    }
+
+    #[must_use]
+    pub fn parts(&self) -> (&[u64], &[u8]) {
+        (&self.items, &self.details)
+    }
+
+    pub fn push(&mut self, item: Item) {
+        self.items.push(item.0);
     }
 
     /// The item for an assignment, whose path and dates are kept here.
     pub fn keep(&mut self, grant: &Grant<'_>) -> Item {
+        let Grant { role, workspace, path, starts, ends } = *grant;
         if grant.is_plain() {
-            return Item::plain(grant.role, grant.workspace);
+            return Item::plain(role, workspace);
         }
-        let index = u32::try_from(self.specials.len()).unwrap_or(u32::MAX);
-        let start = u32::try_from(self.text.len()).unwrap_or(u32::MAX);
-        self.text.push_str(grant.path);
-        self.specials.push(Special {
-            workspace: grant.workspace,
-            start,
-            length: u32::try_from(grant.path.len()).unwrap_or(u32::MAX),
-            starts: grant.starts,
-            ends: grant.ends,
-        });
-        Item::special(grant.role, index)
+        // Invariant: a path is part of a resource, so its length has two bytes.
+        let length = u16::try_from(path.len()).unwrap_or(u16::MAX);
+        let start = u32::try_from(self.details.len()).unwrap_or(u32::MAX);
+        let (dated, ending) = (starts != i64::MIN, ends != i64::MAX);
+        let dates = (STARTS * u8::from(dated)) | (ENDS * u8::from(ending));
+        self.details.push(dates | (PATH * u8::from(length > 0)));
+        self.details.extend_from_slice(&workspace.to_le_bytes());
+        if dated {
+            self.details.extend_from_slice(&starts.to_le_bytes());
+        }
+        if ending {
+            self.details.extend_from_slice(&ends.to_le_bytes());
+        }
+        if length > 0 {
+            self.details.extend_from_slice(&length.to_le_bytes());
+            self.details.extend_from_slice(&path.as_bytes()[..usize::from(length)]);
+        }
+        Item::special(role, start)
     }
 
-    /// Copies items that are kept in another place.
-    pub fn copy(&mut self, from: &Self, items: &[Item]) {
-        for item in items {
-            let copied = match item.kind() {
-                Kind::Plain { .. } | Kind::Group(_) => *item,
-                Kind::Special { role, index } => self.keep(&from.at(role, index)),
+    /// Adds what is kept in another place.
+    pub fn copy(&mut self, from: Pack<'_>) {
+        for item in from.items() {
+            let copied = match (item.kind(), from.grant(item)) {
+                (Kind::Special { .. }, Some(grant)) => self.keep(&grant),
+                _ => item,
             };
-            self.items.push(copied);
-        }
-    }
-
-    /// What an index has to know of an item: where it holds instead of where its special is.
-    #[must_use]
-    pub fn outline(&self, item: Item) -> Item {
-        match item.kind() {
-            Kind::Plain { .. } | Kind::Group(_) => item,
-            Kind::Special { role, index } => Item::special(role, self.at(role, index).workspace),
+            self.push(copied);
         }
     }
 
@@ -196,70 +300,16 @@ impl Packed {
     #[must_use]
     pub fn compare(&self, a: Item, b: Item) -> std::cmp::Ordering {
         match (a.kind(), b.kind()) {
-            (Kind::Special { .. }, Kind::Special { .. }) => self.grant(a).cmp(&self.grant(b)),
+            (Kind::Special { .. }, Kind::Special { .. }) => {
+                grant(&self.details, a).cmp(&grant(&self.details, b))
+            }
             _ => a.cmp(&b),
         }
     }
 
     #[must_use]
-    pub fn items(&self) -> &[Item] {
-        &self.items
-    }
-
-    pub fn items_mut(&mut self) -> &mut Vec<Item> {
-        &mut self.items
-    }
-
-    /// The assignment of a special item.
-    #[must_use]
-    pub fn at(&self, role: u32, index: u32) -> Grant<'_> {
-        let Special { workspace, start, length, starts, ends } = self.specials[index as usize];
-        let path = &self.text[start as usize..(start + length) as usize];
-        Grant { role, workspace, path, starts, ends }
-    }
-
-    /// The assignment that an item stands for; nothing for a group.
-    #[must_use]
-    pub fn grant(&self, item: Item) -> Option<Grant<'_>> {
-        match item.kind() {
-            Kind::Plain { role, at } => {
-                let (starts, ends) = (i64::MIN, i64::MAX);
-                Some(Grant { role, workspace: at, path: "", starts, ends })
-            }
-            Kind::Special { role, index } => Some(self.at(role, index)),
-            Kind::Group(_) => None,
-        }
-    }
-
-    /// Apart again, to be changed: assignments and groups.
-    #[must_use]
-    pub fn drafts(&self, items: &[Item]) -> (Vec<Draft>, Vec<u32>) {
-        let mut drafts = Vec::with_capacity(items.len() + 1);
-        let mut groups = Vec::new();
-        for item in items {
-            match (self.grant(*item), item.kind()) {
-                (Some(grant), _) => {
-                    let Grant { role, workspace, path, starts, ends } = grant;
-                    drafts.push(Draft { role, workspace, path: path.into(), starts, ends });
-                }
-                (None, Kind::Group(group)) => groups.push(group),
-                (None, _) => {}
-            }
-        }
-        (drafts, groups)
-    }
-
-    pub fn shrink(&mut self) {
-        self.items.shrink_to_fit();
-        self.specials.shrink_to_fit();
-        self.text.shrink_to_fit();
-    }
-
-    #[must_use]
     pub fn bytes(&self) -> usize {
-        self.items.capacity() * size_of::<Item>()
-            + self.specials.capacity() * size_of::<Special>()
-            + self.text.capacity()
+        self.items.capacity() * size_of::<u64>() + self.details.capacity()
     }
 }
 

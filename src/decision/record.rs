@@ -1,6 +1,8 @@
 //! The states that events carry. An event replaces one record by another; applying it to the facts,
 //! showing it as before and after, and replaying history all read these same types.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
@@ -73,7 +75,7 @@ pub enum Reach {
 pub struct Role {
     pub id: RoleId,
     pub key: Key,
-    pub permissions: Vec<SmolStr>,
+    pub permissions: Arc<[SmolStr]>,
     pub includes: Vec<RoleId>,
     pub reach: Reach,
     /// Roles that its holders may give although they do not hold all of them.

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    hash::BuildHasher,
+    hash::{BuildHasher, Hash, Hasher},
     sync::{Arc, OnceLock},
 };
 
@@ -139,9 +139,14 @@ impl Roles {
         stems.filter(|stem| !stem.is_empty() && !stem.ends_with('.'))
     }
 
-    /// Uses another's matrix when it is equal, so that tenants with the same roles share one.
+    /// Uses another's matrix and lists of permissions when they are equal, so that tenants with the same
+    /// roles share them.
     pub fn share(&mut self, pool: &mut Pool) {
-        self.matrix = pool.share(&self.matrix);
+        self.matrix = pool.matrices.share(&self.matrix, |a, b| a.is_like(b));
+        let own = self.slots.iter_mut().filter_map(|slot| Arc::get_mut(slot.role.as_mut()?));
+        for role in own {
+            role.permissions = pool.permissions.share(&role.permissions, |a, b| a == b);
+        }
     }
 
     fn compile(&self) -> Matrix {
@@ -157,7 +162,7 @@ impl Roles {
         // A pattern without its star: `invoices.` for `invoices.*`, nothing for `*`.
         let mut named: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
         for (n, role) in numbers() {
-            for pattern in &role.permissions {
+            for pattern in role.permissions.iter() {
                 let stem = pattern.strip_suffix('*').unwrap_or(pattern);
                 let row = named.entry(stem).or_insert_with(|| vec![0; stride]);
                 union(row, &including[n as usize]);
@@ -187,7 +192,7 @@ impl Roles {
     pub fn bytes(&self) -> usize {
         let role = |role: &Arc<Role>| {
             let lists = role.includes.capacity() + role.may_grant.capacity();
-            size_of::<Role>() + 16 + role.permissions.capacity() * size_of::<SmolStr>() + lists * 16
+            size_of::<Role>() + 16 + role.permissions.len() * size_of::<SmolStr>() + lists * 16
         };
         self.numbers.bytes()
             + self.slots.capacity() * size_of::<Slot>()
@@ -300,25 +305,44 @@ impl Matrix {
     }
 }
 
-/// What tenants with the same roles and names can share.
+/// What tenants with the same roles can share.
 #[derive(Debug, Default)]
 pub struct Pool {
-    matrices: HashTable<Arc<Matrix>>,
+    matrices: Shared<Matrix>,
+    permissions: Shared<[SmolStr]>,
+}
+
+/// Equal things, each kept once for as long as somebody uses it.
+#[derive(Debug)]
+struct Shared<T: ?Sized> {
+    things: HashTable<Arc<T>>,
     hasher: RandomState,
 }
 
-impl Pool {
-    fn share(&mut self, matrix: &Arc<Matrix>) -> Arc<Matrix> {
-        let Self { matrices, hasher, .. } = self;
-        let hash = |matrix: &Arc<Matrix>| hasher.hash_one((&matrix.patterns, &matrix.rows));
-        if let Some(found) = matrices.find(hash(matrix), |other| other.is_like(matrix)) {
+impl<T: ?Sized> Default for Shared<T> {
+    fn default() -> Self {
+        Self { things: HashTable::default(), hasher: RandomState::default() }
+    }
+}
+
+impl<T: Hash + ?Sized> Shared<T> {
+    fn share(&mut self, own: &Arc<T>, equal: impl Fn(&T, &T) -> bool) -> Arc<T> {
+        let Self { things, hasher } = self;
+        let hash = |thing: &Arc<T>| hasher.hash_one(thing);
+        if let Some(found) = things.find(hash(own), |other| equal(other, own)) {
             return found.clone();
         }
         // Forget what nobody uses any more before there is room for twice as many.
-        if matrices.len() == matrices.capacity() {
-            matrices.retain(|matrix| Arc::strong_count(matrix) > 1);
+        if things.len() == things.capacity() {
+            things.retain(|thing| Arc::strong_count(thing) > 1);
         }
-        matrices.insert_unique(hash(matrix), matrix.clone(), hash);
-        matrix.clone()
+        things.insert_unique(hash(own), own.clone(), hash);
+        own.clone()
+    }
+}
+
+impl Hash for Matrix {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.patterns, &self.rows).hash(state);
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     caller::Call,
     decision::{
         Considered, Decision, Explanation, Facts, Flaw, Holding, Permission, Question, Reason,
-        Resource, SessionClaims, Subject, TenantNotLoaded, Time, decide,
+        Resource, SessionClaims, Subject, TenantEntry, TenantNotLoaded, Time, decide_in,
         explain as explain_decision, scope_text,
     },
     error::{Error, Result},
@@ -169,6 +169,8 @@ pub fn ask_now<T>(
 pub struct Admitted<'a> {
     facts: &'a Facts,
     tenant: &'a str,
+    /// Nothing for a tenant that does not exist.
+    entry: Option<&'a TenantEntry>,
     now: Time,
 }
 
@@ -183,14 +185,15 @@ pub fn admit<'a>(
     tenant: &'a str,
     now: Time,
 ) -> Result<Result<Admitted<'a>>, TenantNotLoaded> {
-    let admitted = Admitted { facts, tenant, now };
+    let entry = facts.directory.tenants.get(tenant);
+    let admitted = Admitted { facts, tenant, entry, now };
     let demand = |tenant| match call.demand(tenant) {
         Ok(demand) => authorise_demand(facts, &call.caller, demand, now),
         Err(error) => Ok(Err(error)),
     };
     match demand(tenant)? {
         Ok(()) => Ok(Ok(admitted)),
-        Err(refusal) if facts.directory.tenants.contains_key(tenant) => Ok(Err(refusal)),
+        Err(refusal) if entry.is_some() => Ok(Err(refusal)),
         Err(refusal) => Ok(match demand(Key::SYSTEM)? {
             Ok(()) => match tenant.parse::<Key>() {
                 Ok(_) => Ok(admitted),
@@ -205,10 +208,15 @@ impl Admitted<'_> {
     /// # Errors
     /// When the facts of a tenant are not loaded.
     pub fn decide(&self, asked: &Asked<'_>) -> Result<Decision, TenantNotLoaded> {
+        let Some(entry) = self.entry else {
+            return Ok(Decision::because(Reason::TenantUnknown));
+        };
         match asked.question(self.facts, self.now) {
             // Invariant: the tenant asked about is the one that the caller was admitted to.
-            Some(question) => decide(self.facts, &Question { tenant: self.tenant, ..question }),
-            None => Ok(Decision::because(no_subject(self.facts, asked.tenant))),
+            Some(question) => {
+                decide_in(self.facts, entry, &Question { tenant: self.tenant, ..question })
+            }
+            None => Ok(Decision::because(Reason::SubjectUnknown)),
         }
     }
 }

@@ -6,7 +6,7 @@ mod rpc;
 mod sql;
 pub mod templates;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use smol_str::SmolStr;
 
@@ -250,11 +250,11 @@ fn require_room(change: &Change, more: usize) -> Result<()> {
 }
 
 /// Each once.
-fn sorted(permissions: &[String]) -> Vec<SmolStr> {
+fn sorted(permissions: &[String]) -> Arc<[SmolStr]> {
     let mut words: Vec<SmolStr> = permissions.iter().map(SmolStr::new).collect();
     words.sort_unstable();
     words.dedup();
-    words
+    words.into()
 }
 
 /// The ids of the roles with these keys, each once.
