@@ -153,7 +153,7 @@ impl Server {
         self.health.set_service_status("", ServingStatus::NotServing).await;
         tokio::time::sleep(self.drain).await;
         self.streams.send_replace(true);
-        self.listener.stop(GRACE).await;
+        self.listener.stop().await;
         self.workers.send_replace(true);
         self.admin_task.abort();
         let pool = self.app.pool.clone();

@@ -17,6 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
 use super::{
+    GRACE,
     connection::{ConnectionError, Front, Visit},
     fast::Fast,
 };
@@ -98,16 +99,11 @@ impl Listener {
     }
 
     /// Accepts nothing more, and gives calls in flight some time.
-    pub async fn stop(mut self, grace: Duration) {
+    pub async fn stop(mut self) {
         self.stop.send_replace(true);
         let _ = self.accepting.await;
-        let all = async {
-            for core in &mut self.cores {
-                let _ = core.recv().await;
-            }
-        };
-        if tokio::time::timeout(grace, all).await.is_err() {
-            tracing::warn!("some calls did not end in time");
+        for core in &mut self.cores {
+            let _ = core.recv().await;
         }
     }
 }
@@ -178,7 +174,10 @@ impl Core {
             });
         }
         connections.close();
-        connections.wait().await;
+        // Then the runtime goes, and every connection that is left with it.
+        if tokio::time::timeout(GRACE, connections.wait()).await.is_err() {
+            tracing::warn!(connections = connections.len(), "some calls did not end in time");
+        }
     }
 }
 

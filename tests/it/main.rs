@@ -5,6 +5,7 @@ mod accounts;
 mod audit;
 mod catalogue;
 mod checks;
+mod connections;
 mod crash;
 mod decision;
 mod escalation;
