@@ -45,7 +45,12 @@ impl<'a> Presented<'a> {
 /// `UNAUTHENTICATED` for a missing, malformed, unknown, expired or ended credential.
 pub async fn authenticate(app: &App, rule: Rule, presented: &Presented<'_>) -> Result<Caller> {
     let now = app.clock.now();
-    app.replica.ask(|facts| recognise(&app.keys, facts, rule, presented, now)).await?
+    let recognised = |facts: &Facts| recognise(&app.keys, facts, rule, presented, now);
+    let caller = app.replica.ask(recognised).await??;
+    if let Some(claims) = caller.session() {
+        app.activity.note(claims, now);
+    }
+    Ok(caller)
 }
 
 /// What [`authenticate`] finds in these facts.

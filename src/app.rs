@@ -6,10 +6,12 @@ use sqlx::PgPool;
 use tokio::sync::watch;
 
 use crate::{
+    activity::Activity,
     change::Turns,
     clock::Clock,
     mail::Mail,
     passwords::Passwords,
+    refusals::Refusals,
     replica::{Replica, Tail},
     secret::Keys,
 };
@@ -24,6 +26,10 @@ pub struct Parts {
     pub keys: Keys,
     pub mail: Mail,
     pub passwords: Passwords,
+    /// What was refused, until it is written.
+    pub refusals: Refusals,
+    /// Which sessions were used, until it is written.
+    pub activity: Activity,
     /// Who waits for which tenant's lock.
     pub turns: Turns,
     /// What those who watch changes read.

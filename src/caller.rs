@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use http::{HeaderMap, header};
 
 use crate::{
-    decision::{Authority, Credential},
+    decision::{Authority, Credential, SessionClaims},
     error::{Error, Result},
     ids::{SubjectId, UserId},
     proto::{self, Rule},
@@ -42,6 +42,19 @@ pub enum Caller {
     Proved(UserId),
     /// The installation itself: a command run by whoever holds the database's credentials.
     Installation,
+}
+
+impl Caller {
+    /// The session that calls, if one does.
+    #[must_use]
+    pub fn session(&self) -> Option<&SessionClaims> {
+        match self {
+            Self::Authenticated(Authority { credential: Credential::Session(claims), .. }) => {
+                Some(claims)
+            }
+            _ => None,
+        }
+    }
 }
 
 impl Call {

@@ -32,6 +32,7 @@ use crate::{
     },
     error::{Error, Result},
     ids::{SubjectId, TenantId},
+    refusals::{Kind, Refusal},
     replica::{FORMAT, load, revision_text},
     secret,
 };
@@ -86,7 +87,10 @@ where
     for tries in 1.. {
         match attempt(app, call, &claim, &options, input.clone(), &operation).await {
             Err(Error::Aborted { reason: "CONFLICT", .. }) if tries < TRIES => {}
-            Err(error) => return Err(error),
+            Err(error) => {
+                note_refusal(app, call, tenant, &error);
+                return Err(error);
+            }
             Ok((mut answer, revision)) => {
                 // Also what changed nothing, and what was answered before, must be obeyed everywhere.
                 app.replica.barrier(revision).await?;
@@ -98,6 +102,21 @@ where
         }
     }
     Err(Error::internal("unreachable: the loop returns"))
+}
+
+/// Remembers what was refused to whom, for the security log.
+fn note_refusal(app: &App, call: &Call, tenant: TenantId, error: &Error) {
+    if let (Error::Denied { reason, .. }, Some(_)) = (error, call.authority()) {
+        let refusal = Refusal {
+            kind: Kind::Change,
+            reason,
+            method: call.path,
+            user: call.person(),
+            caller: call.actor(),
+            source: call.source.clone(),
+        };
+        app.refusals.note(tenant, refusal, app.clock.now());
+    }
 }
 
 async fn attempt<Q, R, F>(

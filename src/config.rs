@@ -114,6 +114,10 @@ pub struct ServeArgs {
     /// Where links in mails lead, such as `https://id.example.com`.
     #[arg(long, env = "ROLECALL_PUBLIC_URL")]
     pub public_url: String,
+    /// Networks of proxies in front, such as `10.0.0.0/8`: where they say `x-forwarded-for`, it counts as
+    /// the address of the caller. Others are not believed.
+    #[arg(long, env = "ROLECALL_TRUSTED_PROXIES", value_delimiter = ',')]
+    pub trusted_proxies: Vec<ipnet::IpNet>,
     #[arg(long, env = "ROLECALL_TLS_CERT_FILE", requires = "tls_key_file")]
     pub tls_cert_file: Option<PathBuf>,
     #[arg(long, env = "ROLECALL_TLS_KEY_FILE", requires = "tls_cert_file")]

@@ -7,10 +7,13 @@
 //! - **The gate**: [`access`] authenticates every call and turns what an operation asks for into the
 //!   only values that let it read or change; [`caller`] is who calls.
 //! - **Writing**: [`change`] is the only way to write what a decision, a list of people or the audit
-//!   can show. [`outbox`], [`attempts`] and the rows of sessions are bookkeeping.
+//!   can show. [`outbox`], [`attempts`], [`refusals`], [`activity`] and the rows of sessions
+//!   are bookkeeping.
 //! - **Features**: [`tenants`], [`plans`], [`workspaces`], [`roles`], [`groups`], [`assignments`],
-//!   [`accounts`], [`users`], [`memberships`], [`erasure`], [`invitations`], [`joining`],
-//!   [`service_accounts`], [`sessions`], [`permissions`], [`catalogue`], [`audit`], [`mails`]:
+//!   [`accounts`], [`users`], [`memberships`], [`erasure`], [`recovery`], [`invitations`],
+//!   [`joining`],
+//!   [`service_accounts`], [`sessions`], [`permissions`], [`catalogue`], [`audit`], [`security`],
+//!   [`mails`]:
 //!   `mod.rs` operations, `rpc.rs` messages, `sql.rs` queries.
 //! - **Pages**: [`web`] is what people see behind the links in mails.
 //! - **Composition**: [`server`], [`config`], and [`dev`] for the laptop.
@@ -26,6 +29,7 @@
 
 pub mod access;
 pub mod accounts;
+pub mod activity;
 pub mod app;
 pub mod assignments;
 pub mod attempts;
@@ -55,9 +59,12 @@ pub mod permissions;
 pub mod plans;
 pub mod proto;
 pub mod random;
+pub mod recovery;
+pub mod refusals;
 pub mod replica;
 pub mod roles;
 pub mod secret;
+pub mod security;
 pub mod server;
 pub mod service_accounts;
 pub mod sessions;

@@ -81,6 +81,7 @@ async fn serve(args: ServeArgs) -> Outcome {
         mail: Mail::parse(&mail_url, mail_from)?,
         public_url: Some(args.public_url()?),
         open_reflection: args.open_reflection,
+        trusted_proxies: args.trusted_proxies,
         tls,
         drain: Duration::from_secs(args.drain_seconds),
     });

@@ -44,6 +44,9 @@ pub enum Template {
     /// Somebody asks for a new link.
     Request,
     Test,
+    PasswordReset,
+    EmailChange,
+    EmailChanged,
 }
 
 /// How far a letter got.
@@ -70,6 +73,8 @@ pub struct NewMail {
     pub name: String,
     /// The invitation that it links to, and the generation of the link.
     pub invitation: Option<(InvitationId, i32)>,
+    /// The account that it is about, and the generation of the link.
+    pub account: Option<(UserId, i32)>,
     pub content: Content,
 }
 
@@ -80,10 +85,11 @@ pub struct NewMail {
 pub async fn queue(change: &mut Change, new: &NewMail) -> Result<MailId> {
     let (tenant, now, id) = (change.tenant().id, change.now(), change.id::<MailId>()?);
     let (invitation, generation) = new.invitation.unzip();
+    let (user, of_account) = new.account.unzip();
     sqlx::query!(
         "insert into mails (tenant_id, id, template, language, recipient, recipient_name,
-                            invitation_id, generation, content, due_at, created_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10)",
+                            invitation_id, generation, content, due_at, created_at, user_id)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10, $11)",
         tenant as TenantId,
         id as MailId,
         new.template as Template,
@@ -91,9 +97,10 @@ pub async fn queue(change: &mut Change, new: &NewMail) -> Result<MailId> {
         new.to.as_str(),
         new.name,
         invitation.map(Uuid::from),
-        generation.unwrap_or_default(),
+        generation.or(of_account).unwrap_or_default(),
         Json(&new.content) as _,
-        now
+        now,
+        user.map(Uuid::from)
     )
     .execute(change.conn())
     .await?;
@@ -174,6 +181,7 @@ struct Due {
     recipient: String,
     recipient_name: String,
     invitation_id: Option<Uuid>,
+    user_id: Option<Uuid>,
     generation: i32,
     content: Json<Content>,
     attempts: i32,
@@ -217,7 +225,7 @@ async fn claim(pool: &PgPool, now: Time) -> sqlx::Result<Vec<Due>> {
                  order by q.due_at limit $3 for update of q skip locked) due
            where m.tenant_id = due.tenant_id and m.id = due.id
            returning m.tenant_id, m.id, m.template "template: Template", m.language, m.recipient,
-                     m.recipient_name, m.invitation_id, m.generation,
+                     m.recipient_name, m.invitation_id, m.user_id, m.generation,
                      m.content "content: Json<Content>", m.attempts, m.created_at,
                      coalesce(due.sender_name, '') "sender_name!",
                      coalesce(due.reply_to, '') "reply_to!",

@@ -1,9 +1,13 @@
-//! Passwords: argon2id with the parameters of OWASP, off the async threads and a few at a time, so that
-//! a storm of sign-ins cannot starve anything else.
+//! Passwords: argon2id with the parameters of OWASP, on as many threads of their own as there are cores,
+//! which give way to everything else, so that a storm of sign-ins starves nothing.
 
 use std::{
     collections::HashSet,
-    sync::{Arc, LazyLock},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, LazyLock, Mutex, PoisonError,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
     time::Duration,
 };
 
@@ -12,7 +16,7 @@ use argon2::{
     password_hash::phc::PasswordHash,
 };
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::Semaphore;
+use tokio::sync::oneshot;
 
 use crate::error::{Error, Result};
 
@@ -29,29 +33,45 @@ const COST: (u32, u32, u32) = (19_456, 2, 1);
 /// How many may wait for each core.
 const WAITING: usize = 16;
 
+type Job = Box<dyn FnOnce() + Send>;
+
 pub struct Passwords {
     argon2: Argon2<'static>,
-    running: Arc<Semaphore>,
-    waiting: Arc<Semaphore>,
+    /// Ends the threads when it is dropped.
+    jobs: SyncSender<Job>,
     /// What a password is compared with when there is no account, so that it takes as long.
     nobody: String,
+    /// How a hash with today's parameters begins.
+    current: String,
 }
 
 impl Passwords {
     /// # Errors
-    /// When the parameters are refused or there is no randomness.
+    /// When the parameters are refused, there is no randomness, or no thread.
     pub fn new() -> Result<Self> {
         let (memory, passes, lanes) = COST;
         let params = Params::new(memory, passes, lanes, None).map_err(Error::internal)?;
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let nobody = argon2.hash_password(b"nobody").map_err(Error::internal)?.to_string();
-        Ok(Self {
-            argon2,
-            running: Arc::new(Semaphore::new(cores)),
-            waiting: Arc::new(Semaphore::new(cores * WAITING)),
-            nobody,
-        })
+        let (jobs, queue) = sync_channel::<Job>(cores * WAITING);
+        let queue = Arc::new(Mutex::new(queue));
+        for _ in 0..cores {
+            let queue = queue.clone();
+            let work = move || work_on(&queue);
+            std::thread::Builder::new()
+                .name("passwords".to_owned())
+                .spawn(work)
+                .map_err(Error::internal)?;
+        }
+        let current = format!("$argon2id$v=19$m={memory},t={passes},p={lanes}$");
+        Ok(Self { argon2, jobs, nobody, current })
+    }
+
+    /// Whether a hash was made with today's parameters.
+    #[must_use]
+    pub fn is_current(&self, hash: &str) -> bool {
+        hash.starts_with(&self.current)
     }
 
     /// Whether it may become somebody's password.
@@ -113,18 +133,33 @@ impl Passwords {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T> {
-        let _place = self.waiting.clone().try_acquire_owned().map_err(|_| Error::Exhausted {
+        let (done, outcome) = oneshot::channel();
+        let job: Job = Box::new(move || {
+            // Whoever asked may have gone.
+            let _ = done.send(work());
+        });
+        self.jobs.try_send(job).map_err(|_| Error::Exhausted {
             reason: "TOO_MANY_SIGN_INS",
             message: "too many passwords are being checked",
             retry_after: Duration::from_secs(2),
         })?;
-        let turn = self.running.clone().acquire_owned().await.map_err(Error::internal)?;
-        tokio::task::spawn_blocking(move || {
-            let _turn = turn;
-            work()
-        })
-        .await
-        .map_err(Error::internal)
+        outcome.await.map_err(Error::internal)
+    }
+}
+
+/// How much less a core prefers passwords to everything else: a check must not wait for them.
+const NICE: i32 = 10;
+
+fn work_on(queue: &Mutex<Receiver<Job>>) {
+    // Of this thread only. It works as well where the system refuses.
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
+    loop {
+        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        match job {
+            // One that panics is an error to whoever waits, and to nobody else.
+            Ok(job) => drop(catch_unwind(AssertUnwindSafe(job))),
+            Err(_) => return,
+        }
     }
 }
 

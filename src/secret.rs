@@ -4,7 +4,7 @@
 //! per kind. Every kind has its own purpose, so that no token passes for another.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
-use chrono::DateTime;
+use chrono::{DateTime, TimeDelta, Utc};
 use hmac::{Hmac, KeyInit, Mac};
 use secrecy::{ExposeSecret, SecretBox, SecretString};
 use sha2::{Digest, Sha256};
@@ -13,13 +13,14 @@ use uuid::Uuid;
 use crate::{
     decision::SessionClaims,
     error::Result,
-    ids::{InvitationId, TenantId},
+    ids::{InvitationId, TenantId, UserId},
     random,
 };
 
 const MAC_LENGTH: usize = 32;
 const SESSION_LENGTH: usize = 16 * 3 + 8 + 4 + 4 + 1;
 const LINK_LENGTH: usize = 16 * 2 + 4;
+const PROOF_LENGTH: usize = 16 + 4 + 8;
 /// More than any token has bytes.
 const LONGEST: usize = 128;
 const SESSION_PREFIX: &str = "rcs_";
@@ -28,6 +29,26 @@ const API_KEY_PREFIX: &str = "rck_";
 
 /// The keys of the installation: the first one signs, all of them verify.
 pub struct Keys(Vec<(u8, SecretBox<[u8; 32]>)>);
+
+/// What a link in a mail to a person proves.
+#[derive(Debug, Clone, Copy)]
+pub struct Proof {
+    prefix: &'static str,
+    purpose: &'static str,
+    minutes: i64,
+}
+
+impl Proof {
+    pub const PASSWORD_RESET: Self =
+        Self { prefix: "rcp_", purpose: "password-reset", minutes: 10 };
+    pub const EMAIL_CHANGE: Self = Self { prefix: "rce_", purpose: "email-change", minutes: 60 };
+
+    /// How long the link works.
+    #[must_use]
+    pub const fn lifetime(self) -> TimeDelta {
+        TimeDelta::minutes(self.minutes)
+    }
+}
 
 /// Why a text is not a list of keys.
 #[derive(Debug, thiserror::Error)]
@@ -128,6 +149,31 @@ impl Keys {
         bytes.extend_from_slice(invitation.uuid().as_bytes());
         bytes.extend_from_slice(&generation.to_be_bytes());
         self.seal(LINK_PREFIX, "invitation", &bytes)
+    }
+
+    /// The token of a link to a person: the same for every copy of one mail.
+    #[must_use]
+    pub fn proof_token(
+        &self,
+        proof: Proof,
+        user: UserId,
+        generation: i32,
+        expires: DateTime<Utc>,
+    ) -> SecretString {
+        let mut bytes = Vec::with_capacity(PROOF_LENGTH);
+        bytes.extend_from_slice(user.uuid().as_bytes());
+        bytes.extend_from_slice(&generation.to_be_bytes());
+        bytes.extend_from_slice(&expires.timestamp_micros().to_be_bytes());
+        self.seal(proof.prefix, proof.purpose, &bytes)
+    }
+
+    #[must_use]
+    pub fn open_proof(&self, proof: Proof, token: &str) -> Option<(UserId, i32, DateTime<Utc>)> {
+        let bytes: [u8; PROOF_LENGTH] = self.open(proof.prefix, proof.purpose, token)?;
+        let user = Uuid::from_slice(&bytes[..16]).ok()?.into();
+        let generation = i32::from_be_bytes(bytes[16..20].try_into().ok()?);
+        let micros = i64::from_be_bytes(bytes[20..].try_into().ok()?);
+        Some((user, generation, DateTime::from_timestamp_micros(micros)?))
     }
 
     #[must_use]

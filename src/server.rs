@@ -6,6 +6,7 @@ mod connection;
 mod fast;
 mod layer;
 mod listener;
+mod proxies;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -16,6 +17,7 @@ use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
+    activity::Activity,
     app::{App, Parts, Rpc},
     change::Turns,
     clock::Clock,
@@ -23,6 +25,7 @@ use crate::{
     mail::Mail,
     passwords::Passwords,
     proto,
+    refusals::Refusals,
     replica::{Feed, Tail},
     secret::Keys,
     telemetry, tenants, web,
@@ -43,6 +46,8 @@ pub struct Settings {
     /// Where links in mails lead; `None` means this server.
     pub public_url: Option<String>,
     pub open_reflection: bool,
+    /// Proxies whose `x-forwarded-for` is believed.
+    pub trusted_proxies: Vec<ipnet::IpNet>,
     pub tls: Option<listener::Tls>,
     /// Between `NOT_SERVING` and the end of listening.
     pub drain: Duration,
@@ -123,11 +128,16 @@ impl Server {
         add_reflection(&mut routes)?;
         let gate = layer::Gate::new(app.clone(), settings.open_reflection);
         let calls = layer::around(routes.prepare().into_axum_router(), gate);
-        let router = calls.merge(web::router(&app)?);
+        let trusted: Arc<[ipnet::IpNet]> = settings.trusted_proxies.into();
+        let believe = axum::middleware::from_fn_with_state(trusted, proxies::believe);
+        let router = calls.merge(web::router(&app)?).layer(believe);
         let listener = listener::Listener::start(socket, &router, settings.tls.as_ref(), &app)?;
         let admin_task = tokio::spawn(admin::serve(admin_socket, health_service, metrics));
         let (workers, stop) = watch::channel(false);
         let forgetting = tokio::spawn(forget_requests(app.clone(), stop.clone()));
+        let security = tokio::spawn(write_refusals(app.clone(), stop.clone()));
+        let sessions = tokio::spawn(write_activity(app.clone(), stop.clone()));
+        let recovery = tokio::spawn(crate::recovery::run(app.clone(), stop.clone()));
         let purging = tokio::spawn(purge_due(app.clone(), stop.clone()));
         let watching = tokio::spawn(watch_administrators(app.clone(), stop.clone()));
         let outbox = tokio::spawn(crate::outbox::run(app.clone(), stop));
@@ -143,7 +153,7 @@ impl Server {
             admin_task,
             streams,
             workers,
-            tasks: vec![outbox, forgetting, purging, watching, feed],
+            tasks: vec![outbox, recovery, forgetting, purging, watching, security, sessions, feed],
         })
     }
 
@@ -195,6 +205,8 @@ async fn assemble(
         keys,
         mail,
         passwords: Passwords::new()?,
+        refusals: Refusals::default(),
+        activity: Activity::default(),
         turns: Turns::default(),
         tail: Tail::default(),
         public_url,
@@ -247,6 +259,37 @@ async fn forget_requests(app: App, mut stop: watch::Receiver<bool>) {
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             _ = stop.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
+/// Writes the security log, the last time when the server stops.
+async fn write_refusals(app: App, mut stop: watch::Receiver<bool>) {
+    const EVERY: Duration = Duration::from_secs(5);
+    loop {
+        let stopped = tokio::time::timeout(EVERY, stop.wait_for(|stop| *stop)).await.is_ok();
+        if let Err(error) = crate::security::flush(&app).await {
+            tracing::warn!(%error, "the security log was not written");
+        }
+        if stopped {
+            return;
+        }
+    }
+}
+
+/// Writes which sessions were used, and ends those that nobody used for too long.
+async fn write_activity(app: App, mut stop: watch::Receiver<bool>) {
+    loop {
+        let stopped = stop.wait_for(|stop| *stop);
+        let stopped = tokio::time::timeout(crate::sessions::BATCH, stopped).await.is_ok();
+        if let Err(error) = crate::sessions::write_activity(&app).await {
+            tracing::warn!(%error, "activity was not written");
+        }
+        if stopped {
+            return;
+        }
+        if let Err(error) = crate::sessions::end_idle(&app).await {
+            tracing::warn!(%error, "idle sessions were not ended");
         }
     }
 }

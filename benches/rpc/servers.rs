@@ -163,6 +163,7 @@ pub async fn rolecall(url: &str) {
         mail: Mail::parse(&format!("file://{}", mails.display()).into(), "a@localhost").unwrap(),
         public_url: None,
         open_reflection: false,
+        trusted_proxies: Vec::new(),
         tls: None,
         drain: Duration::ZERO,
     })

@@ -4,7 +4,7 @@
 
 mod sql;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use sqlx::{PgConnection, PgExecutor};
 
 use crate::{
@@ -43,6 +43,11 @@ impl User {
 pub struct Credentials {
     pub user: User,
     pub password_hash: Option<SecretString>,
+    /// Links of an earlier generation are dead.
+    pub reset_generation: i32,
+    pub email_generation: i32,
+    /// Asked for, and not proved yet.
+    pub pending_email: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -145,6 +150,24 @@ pub async fn replace(
     Ok(after)
 }
 
+/// Replaces the hash of a password that stays the same, unless it was changed meanwhile.
+///
+/// # Errors
+/// `NOT_FOUND`.
+pub async fn rehash(
+    change: &mut Change,
+    user: UserId,
+    before: &SecretString,
+    after: &SecretString,
+) -> Result<()> {
+    let current = lock(change, user).await?.password_hash;
+    if current.is_none_or(|hash| hash.expose_secret() != before.expose_secret()) {
+        return Ok(());
+    }
+    sql::set_password(change, user, after).await?;
+    change.record(Event::new("user.password_rehashed", user))
+}
+
 /// Gives a locked account another password.
 ///
 /// # Errors
@@ -152,6 +175,44 @@ pub async fn replace(
 pub async fn set_password(change: &mut Change, user: UserId, hash: &SecretString) -> Result<()> {
     sql::set_password(change, user, hash).await?;
     change.record(Event::new("user.password_changed", user))
+}
+
+/// Kills the links for a new password that have another generation.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn set_reset_generation(
+    change: &mut Change,
+    user: UserId,
+    generation: i32,
+) -> Result<()> {
+    sql::set_reset_generation(change, user, generation).await
+}
+
+/// Notes the address that a link of this generation will prove, and kills the others.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn set_pending_email(
+    change: &mut Change,
+    user: UserId,
+    generation: i32,
+    email: Option<&Email>,
+) -> Result<()> {
+    sql::set_pending_email(change, user, generation, email).await
+}
+
+/// Gives a locked account another address, which was proved.
+///
+/// # Errors
+/// `FAILED_PRECONDITION` with the reason `EMAIL_TAKEN`.
+pub async fn set_email(change: &mut Change, before: User, email: &Email) -> Result<User> {
+    let version = before.version + 1;
+    sql::set_email(change, before.id, email, version).await?;
+    let after = User { email: email.as_str().to_owned(), version, ..before.clone() };
+    let event = Event::new("user.email_changed", after.id);
+    change.record(event.personal(after.id, "email", &before.email, &after.email))?;
+    Ok(after)
 }
 
 /// Deletes an account that no tenant knows.

@@ -23,6 +23,9 @@ struct Row {
     epoch: i32,
     version: i64,
     created_at: Time,
+    reset_generation: i32,
+    email_generation: i32,
+    pending_email: Option<String>,
 }
 
 impl From<Row> for Credentials {
@@ -38,7 +41,13 @@ impl From<Row> for Credentials {
             version: row.version,
             created_at: row.created_at,
         };
-        Self { user, password_hash: row.password_hash.map(Into::into) }
+        Self {
+            user,
+            password_hash: row.password_hash.map(Into::into),
+            reset_generation: row.reset_generation,
+            email_generation: row.email_generation,
+            pending_email: row.pending_email,
+        }
     }
 }
 
@@ -75,7 +84,7 @@ pub async fn find_by_email(db: impl PgExecutor<'_>, email: &Email) -> Result<Opt
     let row = sqlx::query_as!(
         Row,
         r#"select id "id: UserId", email, first_name, last_name, language, password_hash, disabled,
-                  epoch, version, created_at
+                  epoch, version, created_at, reset_generation, email_generation, pending_email
            from users where email_canonical = $1"#,
         email.canonical()
     )
@@ -88,7 +97,7 @@ pub async fn find(db: impl PgExecutor<'_>, user: UserId) -> Result<Option<Creden
     let row = sqlx::query_as!(
         Row,
         r#"select id "id: UserId", email, first_name, last_name, language, password_hash, disabled,
-                  epoch, version, created_at
+                  epoch, version, created_at, reset_generation, email_generation, pending_email
            from users where id = $1"#,
         user as UserId
     )
@@ -116,7 +125,7 @@ pub async fn lock(change: &mut Change, user: UserId) -> Result<Credentials> {
     let row = sqlx::query_as!(
         Row,
         r#"select id "id: UserId", email, first_name, last_name, language, password_hash, disabled,
-                  epoch, version, created_at
+                  epoch, version, created_at, reset_generation, email_generation, pending_email
            from users where id = $1 for update"#,
         user as UserId
     )
@@ -160,5 +169,63 @@ pub async fn set_password(change: &mut Change, user: UserId, hash: &SecretString
 
 pub async fn delete(change: &mut Change, user: UserId) -> Result<()> {
     sqlx::query!("delete from users where id = $1", user as UserId).execute(change.conn()).await?;
+    Ok(())
+}
+
+pub async fn set_reset_generation(
+    change: &mut Change,
+    user: UserId,
+    generation: i32,
+) -> Result<()> {
+    sqlx::query!(
+        "update users set reset_generation = $2 where id = $1",
+        user as UserId,
+        generation
+    )
+    .execute(change.conn())
+    .await?;
+    Ok(())
+}
+
+pub async fn set_pending_email(
+    change: &mut Change,
+    user: UserId,
+    generation: i32,
+    email: Option<&Email>,
+) -> Result<()> {
+    sqlx::query!(
+        "update users set email_generation = $2, pending_email = $3 where id = $1",
+        user as UserId,
+        generation,
+        email.map(Email::as_str)
+    )
+    .execute(change.conn())
+    .await?;
+    Ok(())
+}
+
+pub async fn set_email(
+    change: &mut Change,
+    user: UserId,
+    email: &Email,
+    version: i64,
+) -> Result<()> {
+    let now = change.now();
+    sqlx::query!(
+        "update users set email = $2, email_canonical = $3, version = $4, updated_at = $5
+         where id = $1",
+        user as UserId,
+        email.as_str(),
+        email.canonical(),
+        version,
+        now
+    )
+    .execute(change.conn())
+    .await
+    .on_constraint("users_email_key", || {
+        let message = "another account has this address, and accounts are not merged; sign in with \
+                       that one, or choose another address";
+        Error::precondition("EMAIL_TAKEN", "new_email", message)
+    })?;
     Ok(())
 }

@@ -1,4 +1,6 @@
-//! Attempts: how often somebody may try what can be guessed or abused, counted over all replicas.
+//! Attempts: how fast somebody may try what can be guessed or abused, counted over all replicas. Who
+//! tries too fast is delayed, a little by waiting and else by being told when to come again; nobody is
+//! locked out, and every interval lets one more attempt pass.
 //!
 //! Owns the count alone; what is limited, and on whom it is counted, the operations say.
 
@@ -13,31 +15,39 @@ use crate::{
     error::{Error, Result},
 };
 
-/// So many attempts in a period; the next period begins with the first attempt after it.
+/// The longest that an attempt waits here rather than at its caller's.
+const PATIENCE: TimeDelta = TimeDelta::seconds(2);
+
+/// So many attempts at once, and then one in every interval.
 #[derive(Debug, Clone, Copy)]
 pub struct Limit {
     /// Keeps the counts of different things apart.
     pub what: &'static str,
-    pub most: i32,
-    pub period: TimeDelta,
+    pub burst: i32,
+    pub every: TimeDelta,
 }
 
-/// Counts an attempt, before it is made. `who` is what it is counted on, such as a canonical address.
+/// Counts an attempt before it is made, and waits where it comes a little too fast. `who` is what it is
+/// counted on, such as a canonical address.
 ///
 /// # Errors
-/// `RESOURCE_EXHAUSTED` with the reason `TOO_MANY_ATTEMPTS` above the limit.
+/// `RESOURCE_EXHAUSTED` with the reason `TOO_MANY_ATTEMPTS` where it would have to wait longer; it then
+/// does not count.
 pub async fn count(app: &App, limit: Limit, who: &str) -> Result<()> {
-    let now = app.clock.now();
-    let (count, since) = sql::count(&app.pool, &key(app, limit, who), now, limit.period).await?;
-    if count <= limit.most {
-        return Ok(());
+    let (now, key) = (app.clock.now(), key(app, limit, who));
+    let due = sql::count(&app.pool, &key, now, limit.every).await?;
+    let wait = due - limit.every * limit.burst - now;
+    let Ok(pause) = wait.to_std() else { return Ok(()) };
+    if wait > PATIENCE {
+        sql::forgive(&app.pool, &key, limit.every).await?;
+        return Err(Error::Exhausted {
+            reason: "TOO_MANY_ATTEMPTS",
+            message: "this was tried too often",
+            retry_after: pause.max(Duration::from_secs(1)),
+        });
     }
-    let rest = (since + limit.period - now).to_std().unwrap_or_default();
-    Err(Error::Exhausted {
-        reason: "TOO_MANY_ATTEMPTS",
-        message: "this was tried too often",
-        retry_after: rest.max(Duration::from_secs(1)),
-    })
+    tokio::time::sleep(pause).await;
+    Ok(())
 }
 
 /// Forgets the attempts, after one that succeeded.
@@ -53,7 +63,7 @@ pub async fn forget(app: &App, limit: Limit, who: &str) -> Result<()> {
 /// # Errors
 /// When the database does not answer.
 pub async fn forgive(app: &App, limit: Limit, who: &str) -> Result<()> {
-    sql::forgive(&app.pool, &key(app, limit, who)).await
+    sql::forgive(&app.pool, &key(app, limit, who), limit.every).await
 }
 
 fn key(app: &App, limit: Limit, who: &str) -> Vec<u8> {

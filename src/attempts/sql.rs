@@ -5,30 +5,27 @@ use sqlx::PgPool;
 
 use crate::{decision::Time, error::Result};
 
-/// Counts one more and returns how many there were since when.
-pub async fn count(pool: &PgPool, key: &[u8], now: Time, period: TimeDelta) -> Result<(i32, Time)> {
-    let row = sqlx::query!(
-        "insert into attempts as a (key, count, since, until) values ($1, 1, $2, $3)
-         on conflict (key) do update set
-             count = case when a.until <= $2 then 1 else a.count + 1 end,
-             since = case when a.until <= $2 then $2 else a.since end,
-             until = case when a.until <= $2 then $3 else a.until end
-         returning count, since",
+/// Counts one more and returns until when all of them, one in every interval, would take.
+pub async fn count(pool: &PgPool, key: &[u8], now: Time, every: TimeDelta) -> Result<Time> {
+    let due = sqlx::query_scalar!(
+        "insert into attempts as a (key, due) values ($1, $2)
+         on conflict (key) do update set due = greatest(a.due, $3) + ($2 - $3::timestamptz)
+         returning due",
         key,
-        now,
-        now + period
+        now + every,
+        now
     )
     .fetch_one(pool)
     .await?;
     // Each call clears more than it adds, so that the table stays small.
     sqlx::query!(
-        "delete from attempts
-         where key in (select key from attempts where until <= $1 order by until limit 4)",
+        "delete from attempts where key in (
+             select key from attempts where due <= $1 order by due limit 4 for update skip locked)",
         now
     )
     .execute(pool)
     .await?;
-    Ok((row.count, row.since))
+    Ok(due)
 }
 
 pub async fn forget(pool: &PgPool, key: &[u8]) -> Result<()> {
@@ -36,7 +33,14 @@ pub async fn forget(pool: &PgPool, key: &[u8]) -> Result<()> {
     Ok(())
 }
 
-pub async fn forgive(pool: &PgPool, key: &[u8]) -> Result<()> {
-    sqlx::query!("update attempts set count = count - 1 where key = $1", key).execute(pool).await?;
+pub async fn forgive(pool: &PgPool, key: &[u8], every: TimeDelta) -> Result<()> {
+    let seconds = every.as_seconds_f64();
+    sqlx::query!(
+        "update attempts set due = due - make_interval(secs => $2) where key = $1",
+        key,
+        seconds
+    )
+    .execute(pool)
+    .await?;
     Ok(())
 }

@@ -18,7 +18,7 @@ use crate::{
     page::Page,
     proto::{self as pb, audit_service_server::AuditService},
     replica::{newest, parse_revision, revision_text},
-    text,
+    security, text,
 };
 
 #[tonic::async_trait]
@@ -70,6 +70,13 @@ impl AuditService for Rpc {
             broken_reason,
             revision: revision_text(permit.revision()),
         }))
+    }
+
+    async fn list_security_events(
+        &self,
+        request: Request<pb::ListSecurityEventsRequest>,
+    ) -> Result<Response<pb::ListSecurityEventsResponse>, Status> {
+        security::list_security_events(self, request).await
     }
 
     type WatchChangesStream = BoxStream<'static, Result<pb::WatchChangesResponse, Status>>;

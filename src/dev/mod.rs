@@ -67,6 +67,7 @@ async fn serve(
         mail: Mail::parse(&mail_url, mail_from)?,
         public_url: args.public_url.clone(),
         open_reflection: true,
+        trusted_proxies: Vec::new(),
         tls: None,
         drain: Duration::ZERO,
     })

@@ -9,7 +9,7 @@ use crate::{
     change::{self, Change, Event, Options},
     error::{Error, Result},
     ids::UserId,
-    invitations, memberships, outbox, sessions,
+    invitations, memberships, outbox, security, sessions,
 };
 
 /// How much was erased.
@@ -48,6 +48,7 @@ pub async fn erase(change: &mut Change, user: UserId) -> Result<Erased> {
     let invited = invitations::of_person(change, user, &account.email).await?;
     let mails = outbox::erase(change, user, &account.email, &invited).await?;
     let sessions = sessions::erase(change, user).await?;
+    security::erase(change, user).await?;
     let mut subjects = vec![user.to_string()];
     subjects.extend(invited.iter().map(ToString::to_string));
     let mut audit_values = change.erase_values(&subjects).await?;
@@ -57,6 +58,7 @@ pub async fn erase(change: &mut Change, user: UserId) -> Result<Erased> {
     if last {
         audit_values += change.erase_values_everywhere(&user.to_string()).await?;
         outbox::erase_of_account(change, user).await?;
+        security::erase_everywhere(change, user).await?;
         accounts::erase(change, user).await?;
     }
     change.record(Event::new("member.purged", user).change("account", &true, &!last))?;

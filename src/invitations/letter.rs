@@ -31,6 +31,7 @@ pub async fn queue(change: &mut Change, invitation: &Invitation) -> Result<()> {
         to: invitation.email.clone(),
         name: invitation.name(),
         invitation: Some((invitation.id, invitation.generation)),
+        account: None,
         content,
     };
     outbox::queue(change, &mail).await?;
@@ -65,6 +66,7 @@ pub async fn queue_request(
         to: to.email,
         name: to.name,
         invitation: None,
+        account: None,
         content,
     };
     outbox::queue(change, &mail).await?;

@@ -28,10 +28,10 @@ use crate::{
 };
 
 /// Passwords that may be tried with one link.
-const GUESSES: Limit = Limit { what: "accept", most: 10, period: TimeDelta::hours(1) };
+const GUESSES: Limit = Limit { what: "accept", burst: 10, every: TimeDelta::minutes(6) };
 
 /// New links that may be asked for.
-const REQUESTS: Limit = Limit { what: "invitation request", most: 3, period: TimeDelta::days(1) };
+const REQUESTS: Limit = Limit { what: "invitation request", burst: 3, every: TimeDelta::hours(8) };
 const DECLINED: &str = "INVITATION_DECLINED";
 
 pub use look::{LinkState, Look, Offer, look};

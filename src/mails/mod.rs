@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Test mails of one tenant.
-const TESTS: Limit = Limit { what: "mail test", most: 10, period: TimeDelta::hours(1) };
+const TESTS: Limit = Limit { what: "mail test", burst: 10, every: TimeDelta::minutes(6) };
 
 /// Sends a test mail in the name of a tenant and tells each step of the talk with the server.
 ///
@@ -39,6 +39,7 @@ pub async fn send_test(
         to,
         name: String::new(),
         invitation: None,
+        account: None,
         content: [("tenant".to_owned(), tenant.display_name)].into(),
     };
     outbox::send_test(app, tenant.id, &mail).await

@@ -184,6 +184,9 @@ impl From<Mailing> for pb::Mail {
             Template::Invitation => "invitation",
             Template::Request => "request",
             Template::Test => "test",
+            Template::PasswordReset => "password_reset",
+            Template::EmailChange => "email_change",
+            Template::EmailChanged => "email_changed",
         };
         Self {
             id: mailing.id.to_string(),

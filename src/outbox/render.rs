@@ -1,15 +1,16 @@
 //! Letters from templates: one text and one HTML file per language. In HTML every value is escaped.
 
 use minijinja::{Environment, UndefinedBehavior};
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::{Due, NewMail, Style, Template};
 use crate::{
     app::App,
     decision::Time,
     error::{Error, Result},
-    ids::MailId,
+    ids::{MailId, UserId},
     mail::Letter,
+    secret::Proof,
     text::{self, Email},
 };
 
@@ -30,24 +31,24 @@ fn source(template: Template, language: &str) -> (&'static str, &'static str) {
         (Template::Request, _) => mail!("invitations/mails/request.en"),
         (Template::Test, "fr") => mail!("mails/templates/test.fr"),
         (Template::Test, _) => mail!("mails/templates/test.en"),
+        (Template::PasswordReset, "fr") => mail!("recovery/mails/password-reset.fr"),
+        (Template::PasswordReset, _) => mail!("recovery/mails/password-reset.en"),
+        (Template::EmailChange, "fr") => mail!("recovery/mails/email-change.fr"),
+        (Template::EmailChange, _) => mail!("recovery/mails/email-change.en"),
+        (Template::EmailChanged, "fr") => mail!("recovery/mails/email-changed.fr"),
+        (Template::EmailChanged, _) => mail!("recovery/mails/email-changed.en"),
     }
 }
 
 pub fn render(app: &App, due: &Due) -> Result<Letter> {
-    let link = due.invitation_id.map(|invitation| {
-        let token =
-            app.keys.invitation_token(due.tenant_id.into(), invitation.into(), due.generation);
-        match due.invitation_page.as_str() {
-            "" => format!("{}/invitations/{}", app.public_url, token.expose_secret()),
-            page => page.replace("{token}", token.expose_secret()),
-        }
-    });
+    let link = link(app, due);
     let mail = NewMail {
         template: due.template,
         language: due.language.clone(),
         to: Email::parse("recipient", &due.recipient)?,
         name: due.recipient_name.clone(),
         invitation: None,
+        account: None,
         content: due.content.0.clone(),
     };
     let style = Style {
@@ -57,6 +58,32 @@ pub fn render(app: &App, due: &Due) -> Result<Letter> {
         invitation_page: String::new(),
     };
     letter(due.id.into(), &mail, &style, link.as_deref(), due.created_at)
+}
+
+/// What the letter links to: the same however often it is rendered.
+fn link(app: &App, due: &Due) -> Option<String> {
+    let (page, token) = match (due.template, due.invitation_id, due.user_id) {
+        (Template::Invitation, Some(invitation), _) => {
+            let (tenant, invitation) = (due.tenant_id.into(), invitation.into());
+            let token = app.keys.invitation_token(tenant, invitation, due.generation);
+            if !due.invitation_page.is_empty() {
+                return Some(due.invitation_page.replace("{token}", token.expose_secret()));
+            }
+            ("invitations", token)
+        }
+        (Template::PasswordReset, _, Some(user)) => {
+            ("password-resets", proof(app, due, Proof::PASSWORD_RESET, user.into()))
+        }
+        (Template::EmailChange, _, Some(user)) => {
+            ("email-changes", proof(app, due, Proof::EMAIL_CHANGE, user.into()))
+        }
+        _ => return None,
+    };
+    Some(format!("{}/{page}/{}", app.public_url, token.expose_secret()))
+}
+
+fn proof(app: &App, due: &Due, proof: Proof, user: UserId) -> SecretString {
+    app.keys.proof_token(proof, user, due.generation, due.created_at + proof.lifetime())
 }
 
 /// The letter that a template makes of its content.
@@ -120,6 +147,7 @@ mod tests {
             to: Email::parse("to", "maria@company.com").unwrap(),
             name: "Maria <b>".to_owned(),
             invitation: None,
+            account: None,
             content: [
                 ("tenant", "Acme & Sons"),
                 ("inviter", "Jean"),

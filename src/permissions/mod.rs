@@ -13,6 +13,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::{
     access::{Permit, authorise_demand, permit},
+    activity::Activity,
     app::App,
     assignments::Shown,
     caller::Call,
@@ -88,6 +89,13 @@ impl<'a> Asked<'a> {
         let subject = self.subject.find(facts)?;
         let Self { tenant, permission, resource, .. } = *self;
         Some(Question { tenant, subject, permission, resource, now })
+    }
+
+    /// Notes that the session of the subject was used, if it is one.
+    pub fn note(&self, activity: &Activity, now: Time) {
+        if let Named::Session(Some(claims)) = &self.subject {
+            activity.note(claims, now);
+        }
     }
 
     /// Whether the subject has to be looked up before there is an answer.

@@ -213,7 +213,11 @@ impl Fast {
                 let (path, rule) = (lane.path, lane.rule);
                 let call =
                     Call { path, rule, caller, source: String::new(), user_agent: String::new() };
-                let asking = Asking { keys, facts, call: &call, now };
+                let activity = &self.app.activity;
+                if let Some(claims) = call.caller.session() {
+                    activity.note(claims, now);
+                }
+                let asking = Asking { keys, activity, facts, call: &call, now };
                 let mut frame = Vec::with_capacity(64);
                 frame.extend_from_slice(&[0; PREFIX]);
                 let answered = (lane.answerer)(&asking, message, &mut frame)?;

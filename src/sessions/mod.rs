@@ -6,9 +6,16 @@ mod rpc;
 mod sql;
 mod throttle;
 
+use std::time::Duration;
+
+use chrono::TimeDelta;
+
 use crate::{
+    access::Claim,
+    app::App,
     assignments,
-    change::{Change, Event},
+    caller::Call,
+    change::{self, Change, Event, Options},
     decision::{MemberStatus, Record, SessionEnd, TenantStatus, Time},
     error::{Error, Result},
     ids::{Key, SessionId, SubjectId, UserId},
@@ -23,6 +30,8 @@ pub struct Session {
     pub tenant: Key,
     pub created_at: Time,
     pub expires_at: Time,
+    /// As far as it is written.
+    pub last_used_at: Time,
     /// The network address and the program it was opened from.
     pub source: String,
     pub user_agent: String,
@@ -127,6 +136,52 @@ pub async fn end_others(change: &mut Change, user: UserId, keep: SessionId) -> R
     let count = ended.len();
     for end in ended {
         record_end(change, end)?;
+    }
+    Ok(count)
+}
+
+/// How often it is written which sessions were used.
+pub const BATCH: Duration = Duration::from_secs(30);
+/// How long a use may stay unwritten, on whichever server: nothing is idle before that.
+const GRACE: TimeDelta = TimeDelta::seconds(90);
+/// The most uses written by one statement.
+const CHUNK: usize = 5_000;
+
+/// Writes which sessions were used since the last time.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn write_activity(app: &App) -> Result<()> {
+    for chunk in app.activity.take().chunks(CHUNK) {
+        sql::write_uses(&app.pool, chunk).await?;
+    }
+    Ok(())
+}
+
+/// Ends the sessions that nobody used for as long as their tenant allows; returns how many. Late by a
+/// few batches of activity, never early.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn end_idle(app: &App) -> Result<usize> {
+    let mut count = 0;
+    for (tenant, sessions) in sql::idle(&app.pool, app.clock.now(), GRACE).await? {
+        count += sessions.len();
+        let call = Call::installation();
+        let claim = Claim::installation(&call, tenant.as_str())?;
+        let options = Options::default();
+        change::run(app, &call, claim, options, sessions, |change, sessions| {
+            Box::pin(async move {
+                for session in sessions {
+                    // It may have been used while this change waited for its turn.
+                    if sql::is_idle(change, session, GRACE).await? {
+                        end(change, session).await?;
+                    }
+                }
+                Ok(())
+            })
+        })
+        .await?;
     }
     Ok(count)
 }

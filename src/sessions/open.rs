@@ -7,18 +7,18 @@ use sqlx::PgConnection;
 
 use super::{NewSession, Session, sql, throttle};
 use crate::{
+    access::Claim,
     accounts,
     app::App,
     caller::Call,
-    decision::{Credential, SessionClaims, Time},
+    change::{self, Options},
+    decision::{Credential, MemberStatus, SessionClaims, Time},
     error::{Error, Result},
-    ids::SessionId,
+    ids::{Key, SessionId, TenantId, UserId},
     random,
+    refusals::{Kind, Refusal},
     text::Email,
 };
-
-/// How long a session lasts, however it is used.
-const LIFETIME: TimeDelta = TimeDelta::days(30);
 
 /// A session and its token, which is shown once.
 #[derive(Debug, Clone)]
@@ -56,26 +56,56 @@ pub struct Choice {
 /// after too many failures.
 pub async fn sign_in(app: &App, call: &Call, new: SignIn) -> Result<SignedIn> {
     let email = Email::parse("email", &new.email).ok();
-    let attempt = throttle::count(app, email.as_ref(), &call.source).await?;
-    let credentials = match &email {
+    let attempt = throttle::count(app, email.as_ref(), &call.source, &new.tenant).await;
+    let attempt = attempt.inspect_err(|error| {
+        let tenant = app.replica.facts().directory.tenants.get(new.tenant.as_str()).map(|t| t.id);
+        note(app, call, tenant.unwrap_or(TenantId::SYSTEM), None, error.reason());
+    })?;
+    let outcome = try_to(app, call, email.as_ref(), new).await;
+    // What was not tried, because the database or the passwords were busy, does not count either.
+    if !matches!(outcome, Err(Error::Unauthenticated { .. })) {
+        attempt.forgive(app).await?;
+    }
+    outcome
+}
+
+async fn try_to(app: &App, call: &Call, email: Option<&Email>, new: SignIn) -> Result<SignedIn> {
+    let credentials = match email {
         Some(email) => accounts::find_by_email(&app.pool, email).await?,
         None => None,
     };
     let hash = credentials.as_ref().and_then(|c| c.password_hash.clone());
     let known = hash.as_ref().map(ExposeSecret::expose_secret);
-    let right = match app.passwords.verify(new.password, known).await {
-        Ok(right) => right,
-        Err(error) => {
-            attempt.forgive(app).await?;
-            return Err(error);
-        }
-    };
-    let (Some(credentials), Some(hash), true) = (credentials, hash, right) else {
-        return Err(failed());
-    };
-    let signed_in = enter(app, call, &credentials.user, &hash, new.tenant).await?;
-    attempt.forgive(app).await?;
+    let right = app.passwords.verify(new.password.clone(), known).await?;
+    let user = credentials.as_ref().map_or(UserId::from_uuid(uuid::Uuid::nil()), |c| c.user.id);
+    let open = right && credentials.is_some_and(|c| !c.user.disabled);
+    let hash = hash.unwrap_or_default();
+    let signed_in = enter(app, call, user, open.then_some(&hash), new.tenant).await?;
+    if !app.passwords.is_current(hash.expose_secret()) {
+        renew(app, user, new.password, hash);
+    }
     Ok(signed_in)
+}
+
+/// Hashes a password anew that was hashed with other parameters; nobody waits for it.
+fn renew(app: &App, user: UserId, password: SecretString, before: SecretString) {
+    let app = app.clone();
+    tokio::spawn(async move {
+        let renewed = async {
+            let after: SecretString = app.passwords.hash(password).await?.into();
+            let call = Call::installation();
+            let claim = Claim::installation(&call, Key::SYSTEM)?;
+            let input = (user, before, after);
+            let options = Options::default();
+            change::run(&app, &call, claim, options, input, |change, (user, before, after)| {
+                Box::pin(async move { accounts::rehash(change, user, &before, &after).await })
+            })
+            .await
+        };
+        if let Err(error) = renewed.await {
+            tracing::warn!(%error, "a password was not hashed anew");
+        }
+    });
 }
 
 /// Whether a password is the one that was hashed, counted like a sign-in when it is not. For those who
@@ -90,7 +120,7 @@ pub async fn prove(
     password: SecretString,
     hash: Option<&SecretString>,
 ) -> Result<bool> {
-    let attempt = throttle::count(app, Some(email), &call.source).await?;
+    let attempt = throttle::count(app, Some(email), &call.source, "").await?;
     let right = app.passwords.verify(password, hash.map(ExposeSecret::expose_secret)).await;
     if !matches!(right, Ok(false)) {
         attempt.forgive(app).await?;
@@ -98,43 +128,62 @@ pub async fn prove(
     right
 }
 
+/// Opens the session if the password was right, whose hash then is given. Whatever is wrong, it asks the
+/// database the same questions, so that its refusals take equally long.
 async fn enter(
     app: &App,
     call: &Call,
-    user: &accounts::User,
-    hash: &SecretString,
+    user: UserId,
+    hash: Option<&SecretString>,
     tenant: String,
 ) -> Result<SignedIn> {
-    let tenant = if tenant.is_empty() && !user.disabled {
-        let mut choices = sql::choices(&app.pool, user.id).await?;
-        match (choices.pop(), choices.is_empty()) {
-            (Some(only), true) => only.tenant,
-            (Some(last), false) => {
-                choices.push(last);
-                return Ok(SignedIn::Choose(choices));
-            }
-            (None, _) => return Err(failed()),
+    let mut tenant = tenant;
+    if tenant.is_empty() {
+        let mut choices = sql::choices(&app.pool, user).await?;
+        match choices.len() {
+            1 => tenant = choices.remove(0).tenant,
+            2.. if hash.is_some() => return Ok(SignedIn::Choose(choices)),
+            _ => {}
         }
-    } else {
-        tenant
-    };
-    let mut tx = app.pool.begin().await?;
-    let entry = sql::entry(&mut tx, &tenant, user.id).await?;
-    let entry = entry.filter(sql::Entry::is_open).ok_or_else(failed)?;
-    // The password may have been changed while it was being compared.
-    if !accounts::confirm(&mut tx, user.id, hash).await? {
-        return Err(failed());
     }
+    let mut tx = app.pool.begin().await?;
+    let entry = sql::entry(&mut tx, &tenant, user).await?;
+    // The password may have been changed while it was being compared.
+    let nothing = SecretString::default();
+    let still = accounts::confirm(&mut tx, user, hash.unwrap_or(&nothing)).await?;
+    let right = entry.as_ref().is_some_and(sql::Entry::is_open) && still && hash.is_some();
+    let (Some(entry), true) = (&entry, right) else {
+        tx.rollback().await?;
+        // A tenant reads about its own people only.
+        let known = entry.filter(|entry| entry.member_status != MemberStatus::Removed);
+        let named = app.replica.facts().directory.tenants.get(tenant.as_str()).map(|t| t.id);
+        let whose = known.map(|_| user);
+        note(app, call, named.unwrap_or(TenantId::SYSTEM), whose, failed().reason());
+        return Err(failed());
+    };
     let new = NewSession {
-        user: user.id,
+        user,
         source: call.source.clone(),
         user_agent: call.user_agent.clone(),
         by_service: false,
     };
     let now = app.clock.now();
-    let opened = insert(app, &mut tx, &entry, new, random::id(now)?, now, None).await?;
+    let opened = insert(app, &mut tx, entry, new, random::id(now)?, now, None).await?;
     tx.commit().await?;
     Ok(SignedIn::Opened(opened))
+}
+
+/// Remembers a sign-in that failed, for the security log.
+fn note(app: &App, call: &Call, tenant: TenantId, user: Option<UserId>, reason: &'static str) {
+    let refusal = Refusal {
+        kind: Kind::SignIn,
+        reason,
+        method: call.path,
+        user,
+        caller: call.actor(),
+        source: call.source.clone(),
+    };
+    app.refusals.note(tenant, refusal, app.clock.now());
 }
 
 const fn failed() -> Error {
@@ -207,7 +256,7 @@ pub(super) async fn insert(
 ) -> Result<Opened> {
     // As precisely as it is stored, so that lists show the same.
     let now = now.trunc_subsecs(6);
-    let latest = now + LIFETIME;
+    let latest = now + TimeDelta::seconds(entry.lifetime_seconds);
     let claims = SessionClaims {
         session: id,
         user: new.user,
@@ -223,6 +272,7 @@ pub(super) async fn insert(
         tenant: entry.tenant_key.clone(),
         created_at: now,
         expires_at: claims.expires,
+        last_used_at: now,
         source: new.source,
         user_agent: new.user_agent,
     };

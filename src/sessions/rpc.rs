@@ -224,6 +224,7 @@ impl From<Session> for pb::Session {
             expire_time: Some(pb::timestamp(session.expires_at)),
             source_address: session.source,
             user_agent: session.user_agent,
+            last_use_time: Some(pb::timestamp(session.last_used_at)),
         }
     }
 }

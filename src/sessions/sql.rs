@@ -1,11 +1,13 @@
 //! The tables `sessions` and `activity`.
 
+use chrono::TimeDelta;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::{Choice, Session};
 use crate::{
     access::Permit,
+    activity::Use,
     change::Change,
     decision::{MemberStatus, SessionClaims, SessionEnd, TenantStatus, Time},
     error::{Error, Result},
@@ -23,6 +25,8 @@ pub struct Entry {
     pub disabled: bool,
     pub member_epoch: i32,
     pub account_epoch: i32,
+    /// How long a session of the tenant lasts, however it is used.
+    pub lifetime_seconds: i64,
 }
 
 impl Entry {
@@ -38,7 +42,8 @@ pub async fn entry(conn: &mut PgConnection, tenant: &str, user: UserId) -> Resul
     let row = sqlx::query!(
         r#"select t.id "tenant: TenantId", t.key, t.status "tenant_status: TenantStatus",
                   m.status "member_status: MemberStatus", u.disabled,
-                  m.epoch "member_epoch", u.epoch "account_epoch"
+                  m.epoch "member_epoch", u.epoch "account_epoch",
+                  t.session_lifetime_seconds
            from tenants t
            join memberships m on m.tenant_id = t.id
            join users u on u.id = m.user_id
@@ -57,6 +62,7 @@ pub async fn entry(conn: &mut PgConnection, tenant: &str, user: UserId) -> Resul
             disabled: row.disabled,
             member_epoch: row.member_epoch,
             account_epoch: row.account_epoch,
+            lifetime_seconds: row.session_lifetime_seconds,
         })
     })
     .transpose()
@@ -102,8 +108,8 @@ pub async fn insert(
     .await?;
     sqlx::query!(
         "insert into sessions (tenant_id, id, user_id, created_at, expires_at, member_epoch,
-                               account_epoch, source, user_agent)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+                               account_epoch, source, user_agent, last_used_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $4)",
         claims.tenant as TenantId,
         session.id as SessionId,
         session.user as UserId,
@@ -164,7 +170,8 @@ pub async fn list(
 ) -> Result<Vec<Session>> {
     let (before, last) = after.unzip();
     let rows = sqlx::query!(
-        r#"select s.id "id: SessionId", s.created_at, s.expires_at, s.source, s.user_agent
+        r#"select s.id "id: SessionId", s.created_at, s.expires_at, s.last_used_at, s.source,
+                  s.user_agent
            from sessions s
            join memberships m on m.tenant_id = s.tenant_id and m.user_id = s.user_id
            join users u on u.id = s.user_id
@@ -189,6 +196,7 @@ pub async fn list(
         tenant: tenant.clone(),
         created_at: row.created_at,
         expires_at: row.expires_at,
+        last_used_at: row.last_used_at,
         source: row.source,
         user_agent: row.user_agent,
     });
@@ -312,4 +320,84 @@ pub async fn delete(change: &mut Change, user: UserId) -> Result<u64> {
     .execute(change.conn())
     .await?;
     Ok(done.rows_affected())
+}
+
+/// Writes when sessions were used, and when their people were seen.
+pub async fn write_uses(pool: &PgPool, uses: &[Use]) -> Result<()> {
+    let tenants: Vec<Uuid> = uses.iter().map(|one| one.tenant.uuid()).collect();
+    let sessions: Vec<Uuid> = uses.iter().map(|one| one.session.uuid()).collect();
+    let users: Vec<Uuid> = uses.iter().map(|one| one.user.uuid()).collect();
+    let times: Vec<Time> = uses.iter().map(|one| one.at).collect();
+    sqlx::query!(
+        "update sessions s set last_used_at = greatest(s.last_used_at, u.at)
+         from unnest($1::uuid[], $2::uuid[], $3::timestamptz[]) u (tenant_id, id, at)
+         where s.tenant_id = u.tenant_id and s.id = u.id and s.ended_at is null",
+        &tenants,
+        &sessions,
+        &times
+    )
+    .execute(pool)
+    .await?;
+    // Not of those who left meanwhile.
+    sqlx::query!(
+        "insert into activity as a (tenant_id, user_id, last_active_at)
+         select u.tenant_id, u.user_id, max(u.at)
+         from unnest($1::uuid[], $2::uuid[], $3::timestamptz[]) u (tenant_id, user_id, at)
+         join memberships m on m.tenant_id = u.tenant_id and m.user_id = u.user_id
+         where m.status <> 'removed'
+         group by u.tenant_id, u.user_id order by u.tenant_id, u.user_id
+         on conflict (tenant_id, user_id) do update
+             set last_active_at = greatest(a.last_active_at, excluded.last_active_at)",
+        &tenants,
+        &users,
+        &times
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Sessions that nobody used for longer than their tenant allows and `grace`, by tenant.
+pub async fn idle(
+    pool: &PgPool,
+    now: Time,
+    grace: TimeDelta,
+) -> Result<Vec<(Key, Vec<SessionId>)>> {
+    let rows = sqlx::query!(
+        r#"select t.key, array_agg(s.id) "sessions!"
+           from tenants t
+           cross join lateral (
+               select id from sessions
+               where tenant_id = t.id and ended_at is null and expires_at > $1
+                 and last_used_at
+                     < $1::timestamptz - make_interval(secs => t.session_idle_seconds + $2)
+               order by last_used_at limit 200) s
+           where t.session_idle_seconds < t.session_lifetime_seconds
+           group by t.key limit 100"#,
+        now,
+        grace.num_seconds()
+    )
+    .fetch_all(pool)
+    .await?;
+    let read = |key: String| key.try_into().map_err(Error::internal);
+    let ids = |ids: Vec<Uuid>| ids.into_iter().map(Into::into).collect();
+    rows.into_iter().map(|row| Ok((read(row.key)?, ids(row.sessions)))).collect()
+}
+
+/// Whether it is still unused since then; locked.
+pub async fn is_idle(change: &mut Change, session: SessionId, grace: TimeDelta) -> Result<bool> {
+    let (tenant, now) = (change.tenant().id, change.now());
+    let idle = sqlx::query_scalar!(
+        r#"select s.last_used_at
+                  < $3::timestamptz - make_interval(secs => t.session_idle_seconds + $4) "idle!"
+           from sessions s join tenants t on t.id = s.tenant_id
+           where s.tenant_id = $1 and s.id = $2 for update of s"#,
+        tenant as TenantId,
+        session as SessionId,
+        now,
+        grace.num_seconds()
+    )
+    .fetch_optional(change.conn())
+    .await?;
+    Ok(idle.unwrap_or(false))
 }

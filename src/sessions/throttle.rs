@@ -1,6 +1,6 @@
-//! How often a sign-in may fail: for each address, each source and each pair of them. A success does not
-//! count. Unknown addresses are treated as known ones, and a source that has signed in to the account
-//! before is not held up by what others try on it.
+//! How fast sign-ins may fail: for each address, each source, each pair of them, and each tenant. A
+//! success does not count. Unknown addresses and tenants are treated as known ones, and a source that has
+//! signed in to the account before is not held up by what others try on it.
 
 use chrono::TimeDelta;
 
@@ -12,36 +12,56 @@ use crate::{
     text::Email,
 };
 
-const PAIR: Limit = Limit { what: "sign-in-pair", most: 10, period: TimeDelta::minutes(6) };
-const ADDRESS: Limit = Limit { what: "sign-in-address", most: 50, period: TimeDelta::minutes(30) };
+const PAIR: Limit = Limit { what: "sign-in-pair", burst: 10, every: TimeDelta::seconds(30) };
+const ADDRESS: Limit = Limit { what: "sign-in-address", burst: 50, every: TimeDelta::seconds(20) };
 /// Wide, because a product that signs its people in has one source for all of them.
-const SOURCE: Limit = Limit { what: "sign-in-source", most: 500, period: TimeDelta::minutes(5) };
+const SOURCE: Limit =
+    Limit { what: "sign-in-source", burst: 500, every: TimeDelta::milliseconds(600) };
+const TENANT: Limit =
+    Limit { what: "sign-in-tenant", burst: 1_000, every: TimeDelta::milliseconds(100) };
 
 /// An attempt, and what it counted against.
+#[derive(Default)]
 pub struct Attempt(Vec<(Limit, String)>);
 
 /// Counts an attempt before it is made, so that many at once are counted too. What is no address counts
-/// against its source alone.
+/// against its source and tenant alone.
 ///
 /// # Errors
 /// `RESOURCE_EXHAUSTED` after too many failures.
-pub async fn count(app: &App, email: Option<&Email>, source: &str) -> Result<Attempt> {
-    let mut counted = Vec::new();
+pub async fn count(
+    app: &App,
+    email: Option<&Email>,
+    source: &str,
+    tenant: &str,
+) -> Result<Attempt> {
+    let mut limits = Vec::new();
+    let mut familiar = false;
     if let Some(email) = email {
         let address = email.canonical();
-        counted.push((PAIR, format!("{address} {source}")));
-        let known = !source.is_empty();
-        if !known || !sql::is_familiar(&app.pool, email, source, app.clock.now()).await? {
-            counted.push((ADDRESS, address.to_owned()));
+        limits.push((PAIR, format!("{address} {source}")));
+        familiar = !source.is_empty()
+            && sql::is_familiar(&app.pool, email, source, app.clock.now()).await?;
+        if !familiar {
+            limits.push((ADDRESS, address.to_owned()));
         }
     }
     if !source.is_empty() {
-        counted.push((SOURCE, source.to_owned()));
+        limits.push((SOURCE, source.to_owned()));
     }
-    for (limit, who) in &counted {
-        attempts::count(app, *limit, who).await?;
+    if !tenant.is_empty() && !familiar {
+        limits.push((TENANT, tenant.to_owned()));
     }
-    Ok(Attempt(counted))
+    let mut attempt = Attempt::default();
+    for (limit, who) in limits {
+        if let Err(refusal) = attempts::count(app, limit, &who).await {
+            // It was not made, so nothing of it counts.
+            attempt.forgive(app).await?;
+            return Err(refusal);
+        }
+        attempt.0.push((limit, who));
+    }
+    Ok(attempt)
 }
 
 impl Attempt {

@@ -29,6 +29,8 @@ use crate::{
 const INVITATION_LIFETIME_SECONDS: i64 = 7 * 86_400;
 /// How long the data of people who left is kept when the tenant does not say.
 const RETENTION_SECONDS: i64 = 30 * 86_400;
+/// How long a session lasts, used or not, when the tenant does not say.
+const SESSION_SECONDS: i64 = 30 * 86_400;
 
 #[derive(Debug, Clone)]
 pub struct Tenant {
@@ -43,6 +45,9 @@ pub struct Tenant {
     pub retention_seconds: i64,
     /// Whether it is then erased without anybody asking.
     pub purge_automatically: bool,
+    /// How long a session lasts, however it is used, and how long unused.
+    pub session_lifetime_seconds: i64,
+    pub session_idle_seconds: i64,
     pub language: String,
     pub allowed_email_domains: Vec<String>,
     pub permission_words: Words,
@@ -90,6 +95,8 @@ pub async fn create(change: &mut Change, new: NewTenant) -> Result<Tenant> {
         invitation_lifetime_seconds: INVITATION_LIFETIME_SECONDS,
         retention_seconds: RETENTION_SECONDS,
         purge_automatically: false,
+        session_lifetime_seconds: SESSION_SECONDS,
+        session_idle_seconds: SESSION_SECONDS,
         language: new.language,
         allowed_email_domains: Vec::new(),
         permission_words: Words::Checked,
@@ -202,6 +209,8 @@ pub struct TenantEdit {
     pub invitation_lifetime_seconds: Option<i64>,
     pub retention_seconds: Option<i64>,
     pub purge_automatically: Option<bool>,
+    pub session_lifetime_seconds: Option<i64>,
+    pub session_idle_seconds: Option<i64>,
     pub language: Option<String>,
     pub allowed_email_domains: Option<Vec<String>>,
     pub permission_words: Option<Words>,
@@ -229,6 +238,9 @@ pub async fn update(change: &mut Change, edit: TenantEdit) -> Result<Tenant> {
         edit.invitation_lifetime_seconds.unwrap_or(after.invitation_lifetime_seconds);
     after.retention_seconds = edit.retention_seconds.unwrap_or(after.retention_seconds);
     after.purge_automatically = edit.purge_automatically.unwrap_or(after.purge_automatically);
+    after.session_lifetime_seconds =
+        edit.session_lifetime_seconds.unwrap_or(after.session_lifetime_seconds);
+    after.session_idle_seconds = edit.session_idle_seconds.unwrap_or(after.session_idle_seconds);
     after.language = edit.language.unwrap_or(after.language);
     after.allowed_email_domains = edit.allowed_email_domains.unwrap_or(after.allowed_email_domains);
     after.permission_words = edit.permission_words.unwrap_or(after.permission_words);
@@ -326,6 +338,12 @@ async fn rewrite(
         )
         .change("retention_seconds", &before.retention_seconds, &after.retention_seconds)
         .change("purge_automatically", &before.purge_automatically, &after.purge_automatically)
+        .change(
+            "session_lifetime_seconds",
+            &before.session_lifetime_seconds,
+            &after.session_lifetime_seconds,
+        )
+        .change("session_idle_seconds", &before.session_idle_seconds, &after.session_idle_seconds)
         .change("language", &before.language, &after.language)
         .change(
             "allowed_email_domains",

@@ -285,6 +285,8 @@ const MAX_DOMAINS: usize = 100;
 /// An hour to thirty days.
 const INVITATION_LIFETIMES: std::ops::RangeInclusive<i64> = 3_600..=30 * 86_400;
 
+/// Five minutes to ninety days.
+const SESSIONS: std::ops::RangeInclusive<i64> = 300..=90 * 86_400;
 /// A day to ten years.
 const RETENTIONS: std::ops::RangeInclusive<i64> = 86_400..=3_650 * 86_400;
 
@@ -300,6 +302,8 @@ impl TryFrom<pb::UpdateTenantRequest> for TenantEdit {
                 "invitation_lifetime",
                 "retention",
                 "purge_automatically",
+                "session_lifetime",
+                "session_idle_timeout",
                 "language",
                 "allowed_email_domains",
                 "permission_words",
@@ -311,6 +315,8 @@ impl TryFrom<pb::UpdateTenantRequest> for TenantEdit {
         let display_name = mask.pick("display_name", request.display_name);
         let lifetime = mask.pick("invitation_lifetime", request.invitation_lifetime);
         let retention = mask.pick("retention", request.retention);
+        let lasting = mask.pick("session_lifetime", request.session_lifetime);
+        let idle = mask.pick("session_idle_timeout", request.session_idle_timeout);
         let language = mask.pick("language", request.language);
         let domains = mask.pick("allowed_email_domains", request.allowed_email_domains);
         let words = mask.pick("permission_words", request.permission_words);
@@ -321,6 +327,12 @@ impl TryFrom<pb::UpdateTenantRequest> for TenantEdit {
             invitation_lifetime_seconds: lifetime.map(invitation_lifetime).transpose()?,
             retention_seconds: retention.map(self::retention).transpose()?,
             purge_automatically: mask.pick("purge_automatically", request.purge_automatically),
+            session_lifetime_seconds: lasting
+                .map(|given| session("session_lifetime", given))
+                .transpose()?,
+            session_idle_seconds: idle
+                .map(|given| session("session_idle_timeout", given))
+                .transpose()?,
             language: language.map(|t| text::language("language", &t, "en")).transpose()?,
             allowed_email_domains: domains.map(email_domains).transpose()?,
             permission_words: words.map(permission_words).transpose()?,
@@ -351,6 +363,14 @@ fn invitation_lifetime(lifetime: Option<prost_types::Duration>) -> Result<i64> {
         Some(_) => {
             Err(Error::invalid("invitation_lifetime", "whole seconds, from 1 hour to 30 days"))
         }
+    }
+}
+
+fn session(field: &str, given: Option<prost_types::Duration>) -> Result<i64> {
+    match given {
+        None => Ok(super::SESSION_SECONDS),
+        Some(given) if given.nanos == 0 && SESSIONS.contains(&given.seconds) => Ok(given.seconds),
+        Some(_) => Err(Error::invalid(field, "whole seconds, from 5 minutes to 90 days")),
     }
 }
 
@@ -405,6 +425,14 @@ impl From<Tenant> for pb::Tenant {
             invitation_lifetime: Some(prost_types::Duration { seconds, nanos: 0 }),
             retention: Some(prost_types::Duration { seconds: tenant.retention_seconds, nanos: 0 }),
             purge_automatically: tenant.purge_automatically,
+            session_lifetime: Some(prost_types::Duration {
+                seconds: tenant.session_lifetime_seconds,
+                nanos: 0,
+            }),
+            session_idle_timeout: Some(prost_types::Duration {
+                seconds: tenant.session_idle_seconds,
+                nanos: 0,
+            }),
             language: tenant.language,
             allowed_email_domains: tenant.allowed_email_domains,
             // Only the facts know; see `add_administrators`.

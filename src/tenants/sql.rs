@@ -25,6 +25,8 @@ struct Row {
     invitation_lifetime_seconds: i64,
     retention_seconds: i64,
     purge_automatically: bool,
+    session_lifetime_seconds: i64,
+    session_idle_seconds: i64,
     language: String,
     allowed_email_domains: Vec<String>,
     permission_words: Words,
@@ -49,6 +51,8 @@ impl TryFrom<Row> for Tenant {
             invitation_lifetime_seconds: row.invitation_lifetime_seconds,
             retention_seconds: row.retention_seconds,
             purge_automatically: row.purge_automatically,
+            session_lifetime_seconds: row.session_lifetime_seconds,
+            session_idle_seconds: row.session_idle_seconds,
             language: row.language,
             allowed_email_domains: row.allowed_email_domains,
             permission_words: row.permission_words,
@@ -110,7 +114,8 @@ pub async fn update(change: &mut Change, after: &Tenant) -> Result<()> {
                             invitation_lifetime_seconds = $5, language = $6,
                             allowed_email_domains = $7, permission_words = $8, external_id = $9,
                             metadata = $10, version = $11, updated_at = $12,
-                            retention_seconds = $13, purge_automatically = $14
+                            retention_seconds = $13, purge_automatically = $14,
+                            session_lifetime_seconds = $15, session_idle_seconds = $16
          where id = $1",
         after.id as TenantId,
         after.display_name,
@@ -125,7 +130,9 @@ pub async fn update(change: &mut Change, after: &Tenant) -> Result<()> {
         after.version,
         after.updated_at,
         after.retention_seconds,
-        after.purge_automatically
+        after.purge_automatically,
+        after.session_lifetime_seconds,
+        after.session_idle_seconds
     )
     .execute(change.conn())
     .await?;
@@ -147,7 +154,8 @@ async fn find(db: impl PgExecutor<'_>, tenant: TenantId) -> Result<Tenant> {
         Row,
         r#"select t.id, t.key, t.display_name, t.status "status: TenantStatus", t.default_role_id,
                   coalesce(r.key, '') "default_role_key!", t.invitation_lifetime_seconds,
-                  t.retention_seconds, t.purge_automatically, t.language,
+                  t.retention_seconds, t.purge_automatically, t.session_lifetime_seconds,
+                  t.session_idle_seconds, t.language,
                   t.allowed_email_domains, t.permission_words "permission_words: Words",
                   t.external_id, t.metadata "metadata: Json<BTreeMap<String, String>>", t.version,
                   t.created_at, t.updated_at
@@ -176,7 +184,8 @@ pub async fn list(
         Row,
         r#"select t.id, t.key, t.display_name, t.status "status: TenantStatus", t.default_role_id,
                   coalesce(r.key, '') "default_role_key!", t.invitation_lifetime_seconds,
-                  t.retention_seconds, t.purge_automatically, t.language,
+                  t.retention_seconds, t.purge_automatically, t.session_lifetime_seconds,
+                  t.session_idle_seconds, t.language,
                   t.allowed_email_domains, t.permission_words "permission_words: Words",
                   t.external_id, t.metadata "metadata: Json<BTreeMap<String, String>>", t.version,
                   t.created_at, t.updated_at

@@ -19,7 +19,9 @@ use crate::{
     page::Page,
     passwords::Passwords,
     proto::{self as pb, user_service_server::UserService},
+    recovery::{self, NewEmail},
     replica::revision_text,
+    secret::Proof,
     sessions,
     text::{self, Email},
 };
@@ -170,6 +172,73 @@ impl UserService for Rpc {
         let email = Email::parse("email", &request.email)?;
         let end = End { user, email };
         Ok(Response::new(delete(&self.0, &call, &claim, &options, &end).await?))
+    }
+
+    async fn request_password_reset(
+        &self,
+        request: Request<pb::RequestPasswordResetRequest>,
+    ) -> Result<Response<pb::RequestPasswordResetResponse>, Status> {
+        let (call, request) = Call::split(request)?;
+        recovery::request(&self.0, &call, &request.email).await?;
+        Ok(Response::new(pb::RequestPasswordResetResponse {}))
+    }
+
+    async fn reset_password(
+        &self,
+        request: Request<pb::ResetPasswordRequest>,
+    ) -> Result<Response<pb::ResetPasswordResponse>, Status> {
+        let (call, request) = Call::split(request)?;
+        let link = recovery::open(&self.0, Proof::PASSWORD_RESET, &request.token)?;
+        let hash = recovery::prepare(&self.0, &link, request.new_password.into()).await?;
+        let claim = call.claim_link(Key::SYSTEM)?;
+        let options = Options::default();
+        let input = (link, hash);
+        let answer = change::run(&self.0, &call, claim, options, input, |change, (link, hash)| {
+            Box::pin(async move {
+                recovery::reset(change, &link, &hash).await?;
+                Ok(pb::ResetPasswordResponse::default())
+            })
+        });
+        Ok(Response::new(answer.await?))
+    }
+
+    async fn request_email_change(
+        &self,
+        request: Request<pb::RequestEmailChangeRequest>,
+    ) -> Result<Response<pb::RequestEmailChangeResponse>, Status> {
+        let (call, request) = Call::split(request)?;
+        let options = Options::of(&self.0, &call, &request)?;
+        let (user, claim) = own_account(&call, &request.user_id)?;
+        let email = Email::parse("new_email", &request.new_email)?;
+        session(&call)?;
+        permit(&self.0, &call, &claim).await?;
+        let proved = prove(&self.0, &call, user, request.password.into()).await?;
+        recovery::count(&self.0, user).await?;
+        let new = NewEmail { user, email, proved };
+        let answer = change::run(&self.0, &call, claim, options, new, |change, new| {
+            Box::pin(async move {
+                recovery::request_email(change, new).await?;
+                Ok(pb::RequestEmailChangeResponse::default())
+            })
+        });
+        Ok(Response::new(answer.await?))
+    }
+
+    async fn confirm_email_change(
+        &self,
+        request: Request<pb::ConfirmEmailChangeRequest>,
+    ) -> Result<Response<pb::ConfirmEmailChangeResponse>, Status> {
+        let (call, request) = Call::split(request)?;
+        let link = recovery::open(&self.0, Proof::EMAIL_CHANGE, &request.token)?;
+        let claim = call.claim_link(Key::SYSTEM)?;
+        let answer =
+            change::run(&self.0, &call, claim, Options::default(), link, |change, link| {
+                Box::pin(async move {
+                    let user = Some(recovery::confirm_email(change, &link).await?.into());
+                    Ok(pb::ConfirmEmailChangeResponse { user, ..Default::default() })
+                })
+            });
+        Ok(Response::new(answer.await?))
     }
 }
 

@@ -268,9 +268,15 @@ async fn kanarie(world: &mut World, by: &Api, tenant: &str, joined: bool) -> Str
     } else {
         world.accept(email).await
     };
+    live(world, by, tenant, email, &user).await;
+    user
+}
+
+/// Leaves traces wherever a member can.
+async fn live(world: &mut World, by: &Api, tenant: &str, email: &str, user: &str) {
     let edit = pb::UpdateMembershipRequest {
         tenant: tenant.into(),
-        user_id: user.clone(),
+        user_id: user.into(),
         external_id: "kanarie-1".into(),
         metadata: [("note".to_owned(), "kanarie sings".to_owned())].into(),
         request_id: request_id(),
@@ -280,7 +286,7 @@ async fn kanarie(world: &mut World, by: &Api, tenant: &str, joined: bool) -> Str
     by.memberships().update_membership(edit).await.unwrap();
     let session = pb::CreateSessionRequest {
         tenant: tenant.into(),
-        user_id: user.clone(),
+        user_id: user.into(),
         source_address: "198.51.100.77".into(),
         user_agent: "KanarieBrowser/1.0".into(),
         ..Default::default()
@@ -294,7 +300,15 @@ async fn kanarie(world: &mut World, by: &Api, tenant: &str, joined: bool) -> Str
         ..Default::default()
     };
     own.users().update_user(rename).await.unwrap();
-    user
+    let failing = pb::SignInRequest {
+        tenant: tenant.into(),
+        email: email.into(),
+        password: "Kanarie".into(),
+    };
+    world.anonymous().await.sessions().sign_in(failing).await.unwrap_err();
+    let forgotten = pb::RequestPasswordResetRequest { email: email.into() };
+    world.anonymous().await.users().request_password_reset(forgotten).await.unwrap();
+    world.mail_to(email).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -304,6 +318,7 @@ async fn a_purge_leaves_no_byte_of_the_person_and_the_audit_log_whole() {
     let (beta, _) = world.tenant("beta").await;
     let user = kanarie(&mut world, &acme, "acme", false).await;
     assert_eq!(kanarie(&mut world, &beta, "beta", true).await, user);
+    rolecall::security::flush(&world.server.app).await.unwrap();
     assert!(traces(&dump(&world)).len() > 20, "the canary stands everywhere");
 
     suspend(&acme, "acme", &user, pb::Retention::Purgeable).await;

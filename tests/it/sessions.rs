@@ -310,3 +310,89 @@ async fn a_product_opens_sessions_for_those_whom_it_outranks() {
     assert_eq!(reason(&refused), "MEMBERSHIP_SUSPENDED");
     world.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_nobody_uses_ends_and_one_that_is_used_or_checked_goes_on() {
+    let mut world = World::start().await;
+    let (admin, _) = world.tenant("acme").await;
+    let minutes = |minutes: i64| Some(prost_types::Duration { seconds: minutes * 60, nanos: 0 });
+    let shorter = pb::UpdateTenantRequest {
+        tenant: "acme".into(),
+        session_idle_timeout: minutes(60),
+        session_lifetime: minutes(24 * 60),
+        ..Default::default()
+    };
+    admin.tenants().update_tenant(shorter).await.unwrap();
+    let [idle, used, checked] = [
+        world.session("acme", "admin@acme.example").await,
+        world.session("acme", "admin@acme.example").await,
+        world.session("acme", "admin@acme.example").await,
+    ];
+    let app = world.server.app.clone();
+    for _ in 0..2 {
+        world.advance(Duration::from_secs(50 * 60));
+        sessions(&world.with(&used).await, "acme", "").await;
+        assert_eq!(why(&world, &checked).await, pb::Reason::Allowed);
+        rolecall::sessions::write_activity(&app).await.unwrap();
+        rolecall::sessions::end_idle(&app).await.unwrap();
+    }
+    assert_eq!(why(&world, &idle).await, pb::Reason::SessionEnded);
+    for token in [&used, &checked] {
+        assert_eq!(why(&world, token).await, pb::Reason::Allowed);
+    }
+    let get = pb::GetMembershipRequest { tenant: "acme".into(), ..Default::default() };
+    let used = world.with(&used).await;
+    let seen = used.memberships().get_membership(get).await.unwrap().into_inner().membership;
+    let ago = world.server.app.clock.now().timestamp()
+        - seen.unwrap().last_activity_time.unwrap().seconds;
+    assert!(ago < 60, "{ago} s ago");
+    // However it is used, a day is its end.
+    world.advance(DAY);
+    assert_eq!(why(&world, &checked).await, pb::Reason::SessionExpired);
+    world.stop().await;
+}
+
+async fn refusals(by: &Api, request: pb::ListSecurityEventsRequest) -> Vec<pb::SecurityEvent> {
+    by.audit().list_security_events(request).await.unwrap().into_inner().events
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failed_sign_ins_and_refused_changes_are_found_in_the_security_log() {
+    let mut world = World::start().await;
+    let (admin, _) = world.tenant("acme").await;
+    world.tenant("other").await;
+    let maria = world.member(&admin, "acme", "maria@acme.example", &[]).await;
+    for email in ["maria@acme.example", "maria@acme.example", "nobody@acme.example"] {
+        try_sign_in(&world, "acme", email, "wrong").await.unwrap_err();
+    }
+    // Somebody of another tenant stays a stranger here.
+    try_sign_in(&world, "acme", "admin@other.example", "wrong").await.unwrap_err();
+    let hers = world.sign_in("acme", "maria@acme.example").await;
+    let forbidden = crate::world::invite("acme", "eve@acme.example", &[]);
+    hers.invitations().create_invitation(forbidden).await.unwrap_err();
+    let tenant = pb::ListSecurityEventsRequest { tenant: "acme".into(), ..Default::default() };
+    assert_eq!(refusals(&admin, tenant.clone()).await, [], "not written yet");
+    rolecall::security::flush(&world.server.app).await.unwrap();
+
+    let all = refusals(&admin, tenant.clone()).await;
+    let of = |user: &str, kind: pb::SecurityEventKind| -> Vec<(String, i64)> {
+        let found = all.iter().filter(|e| e.user_id == user && e.kind() == kind);
+        found.map(|e| (e.reason.clone(), e.count)).collect()
+    };
+    assert_eq!(of(&maria, pb::SecurityEventKind::SignIn), [("SIGN_IN_FAILED".to_owned(), 2)]);
+    assert_eq!(of("", pb::SecurityEventKind::SignIn), [("SIGN_IN_FAILED".to_owned(), 2)]);
+    assert_eq!(of(&maria, pb::SecurityEventKind::Change), [("PERMISSION_MISSING".to_owned(), 1)]);
+    assert!(all.iter().all(|e| e.source_address == "127.0.0.1"), "{all:?}");
+    let only = pb::ListSecurityEventsRequest {
+        kind: pb::SecurityEventKind::Change.into(),
+        user_id: maria,
+        source_address: "127.0.0.1".into(),
+        ..tenant.clone()
+    };
+    let found = refusals(&admin, only).await;
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].method, "/rolecall.v1.InvitationService/CreateInvitation");
+    let refused = hers.audit().list_security_events(tenant).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    world.stop().await;
+}

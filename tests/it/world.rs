@@ -62,6 +62,8 @@ pub struct World {
     pub server: Server,
     pub database: SecretString,
     pub operator: Api,
+    /// For another server of the same installation.
+    pub keys: SecretString,
     mails: PathBuf,
     read: HashSet<PathBuf>,
 }
@@ -81,7 +83,7 @@ impl World {
         let server = Server::start(settings).await.unwrap();
         let (_, _, key) = service_accounts::create_operator(&server.app, "test").await.unwrap();
         let operator = Api::connect(&server, key.expose_secret()).await;
-        Self { server, database, operator, mails, read: HashSet::new() }
+        Self { server, database, operator, keys, mails, read: HashSet::new() }
     }
 
     pub fn advance(&self, by: Duration) {
@@ -214,6 +216,7 @@ pub fn settings(database: &SecretString, keys: Keys, mail_url: &str) -> Settings
         mail: Mail::parse(&mail_url.into(), "Rolecall <rolecall@localhost>").unwrap(),
         public_url: None,
         open_reflection: false,
+        trusted_proxies: Vec::new(),
         tls: None,
         drain: Duration::ZERO,
     }
@@ -221,8 +224,13 @@ pub fn settings(database: &SecretString, keys: Keys, mail_url: &str) -> Settings
 
 /// The link's token in a mail, whatever its transfer encoding.
 pub fn token_of(mail: &str) -> String {
+    link_of(mail, "rci_")
+}
+
+/// The token with this prefix in a mail.
+pub fn link_of(mail: &str, prefix: &str) -> String {
     let text = mail.replace("=\r\n", "").replace("=\n", "");
-    let at = text.find("rci_").expect("a link in the mail");
+    let at = text.find(prefix).expect("a link in the mail");
     text[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || "_-".contains(*c)).collect()
 }
 

@@ -7,6 +7,7 @@ use prost::{
 };
 
 use crate::{
+    activity::Activity,
     caller::Call,
     decision::{Facts, TenantNotLoaded, Time},
     permissions::{self, Asked},
@@ -18,6 +19,7 @@ use crate::{
 /// Who asks, and what answers.
 pub struct Asking<'a> {
     pub keys: &'a Keys,
+    pub activity: &'a Activity,
     pub facts: &'a Facts,
     pub call: &'a Call,
     pub now: Time,
@@ -40,6 +42,7 @@ pub fn check(
     let Ok(decided) = permissions::check(asking.facts, asking.call, &asked, asking.now)? else {
         return Ok(None);
     };
+    asked.note(asking.activity, asking.now);
     Ok(pb::CheckPermissionResponse::from(decided).encode(answer).ok())
 }
 
@@ -61,7 +64,10 @@ pub fn batch(
     for (_, item) in Fields(message).flatten().filter(|(tag, _)| *tag == ITEMS) {
         let asked = Question::read(item).and_then(|question| question.parse(asking.keys, tenant));
         let result = match asked {
-            Some(Ok(asked)) => admitted.decide(&asked)?.into(),
+            Some(Ok(asked)) => {
+                asked.note(asking.activity, now);
+                admitted.decide(&asked)?.into()
+            }
             Some(Err(malformed)) => pb::CheckPermissionResult::from(malformed),
             None => return Ok(None),
         };
