@@ -22,6 +22,7 @@ mod pages;
 mod people;
 mod permission_lists;
 mod postgres;
+mod races;
 mod recovery;
 mod roles;
 mod seats;
