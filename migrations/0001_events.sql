@@ -17,10 +17,21 @@ begin
     end if;
 end $$;
 
--- One row, locked last before every commit: commit order is revision order.
+-- Which history this server writes: another one after a failover, or after an older copy was restored.
+create function timeline() returns text language sql stable as $$
+    select (select system_identifier from pg_control_system())::text
+        || '/' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)
+$$;
+
+-- One row, locked last before every commit: commit order is revision order. An epoch is a stretch of
+-- history in which no number is given twice. Epochs are numbered by the second in which they begin, so
+-- that one which began after a restore is never taken for one that the restore undid.
 create table clock (
     single boolean primary key default true constraint clock_single check (single),
-    epoch integer not null default 1
+    installation bigint not null
+        default ('x' || left(gen_random_uuid()::text, 8))::bit(32)::bigint,
+    epoch bigint not null default floor(extract(epoch from clock_timestamp())),
+    timeline text not null default timeline()
 );
 insert into clock default values;
 
@@ -72,27 +83,41 @@ create index requests_created_at on requests (created_at);
 
 -- Numbers and chains the events that the transaction left in `rolecall.pending`, and keeps the answer
 -- for a repeated request. Called in one message with COMMIT, so that nobody holds the clock while idle.
---   pending: {"skew": seconds, "events": [{"tenant", "format", "body": text}], "request": null | {…}}
+--   pending: {"skew": seconds, "quorum": boolean, "request": null | {…},
+--             "events": [{"tenant", "format", "body": text}]}
 --   hash:    SHA-256(previous hash, or 32 zero bytes ‖ tenant ‖ revision i64 ‖ n i32 ‖
 --                    microseconds since 1970 i64 ‖ format i32 ‖ SHA-256(body as UTF-8)), big-endian
-create function seal() returns bigint language plpgsql as $$
+-- Refuses with RC001 in a history without an epoch of its own yet, with RC002 what a live replica could
+-- not apply, and with RC003 when a quorum is asked for and none is configured.
+create function seal(out sealed_epoch bigint, out sealed_revision bigint) language plpgsql as $$
 declare
     pending json := current_setting('rolecall.pending')::json;
     event json;
     request json := pending -> 'request';
+    here text := timeline();
+    known text;
     tenant uuid;
-    next_revision bigint;
     moment timestamptz;
     number integer := 0;
     chained bytea;
     entry_format integer;
 begin
-    perform from clock for update;
+    if (pending ->> 'quorum')::boolean and current_setting('synchronous_standby_names') = '' then
+        raise exception 'no standby has to confirm changes' using errcode = 'RC003';
+    end if;
+    select epoch, timeline into sealed_epoch, known from clock for update;
+    if known <> here then
+        raise exception 'timeline % has no epoch yet', here using errcode = 'RC001';
+    end if;
+    if exists (select from replicas r where r.trouble is null and r.format < (
+            select max((e ->> 'format')::integer) from json_array_elements(pending -> 'events') e)) then
+        raise exception 'an older replica could not apply this' using errcode = 'RC002';
+    end if;
     select revision + 1, greatest(at, clock_timestamp() + make_interval(secs => (pending ->> 'skew')::float8))
-        into next_revision, moment
+        into sealed_revision, moment
         from events order by revision desc, n desc limit 1;
-    if next_revision is null then
-        next_revision := 1;
+    if sealed_revision is null then
+        sealed_revision := 1;
         moment := clock_timestamp() + make_interval(secs => (pending ->> 'skew')::float8);
     end if;
     for event in select json_array_elements(pending -> 'events') loop
@@ -102,19 +127,18 @@ begin
             where e.tenant_id = tenant order by e.revision desc, e.n desc limit 1;
         chained := sha256(
             coalesce(chained, decode(repeat('00', 32), 'hex'))
-            || uuid_send(tenant) || int8send(next_revision) || int4send(number)
+            || uuid_send(tenant) || int8send(sealed_revision) || int4send(number)
             || int8send((extract(epoch from moment) * 1000000)::bigint) || int4send(entry_format)
             || sha256(convert_to(event ->> 'body', 'UTF8')));
         insert into events (tenant_id, revision, n, at, format, body, hash)
-            values (tenant, next_revision, number, moment, entry_format, (event ->> 'body')::json, chained);
+            values (tenant, sealed_revision, number, moment, entry_format, (event ->> 'body')::json, chained);
         number := number + 1;
     end loop;
     if json_typeof(request) = 'object' then
         insert into requests (caller, request_id, hash, response, revision, created_at)
             values (request ->> 'caller', (request ->> 'id')::uuid, decode(request ->> 'hash', 'hex'),
-                    decode(request ->> 'response', 'hex'), next_revision, clock_timestamp());
+                    decode(request ->> 'response', 'hex'), sealed_revision, clock_timestamp());
     end if;
-    return next_revision;
 end $$;
 
 grant usage on schema public to rolecall_server;

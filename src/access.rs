@@ -14,7 +14,7 @@ use crate::{
         standing,
     },
     error::{Error, Result},
-    ids::{Key, TenantId, UserId},
+    ids::{Key, Revision, TenantId, UserId},
     proto::{Place, Rule},
     secret::{self, Keys},
 };
@@ -51,6 +51,21 @@ pub async fn authenticate(app: &App, rule: Rule, presented: &Presented<'_>) -> R
         app.activity.note(claims, now);
     }
     Ok(caller)
+}
+
+/// Finds out who calls by facts that may not be current: whoever answers has to recognise the caller on
+/// the facts that the answer is made from.
+///
+/// # Errors
+/// As [`authenticate`].
+pub fn authenticate_by_any(app: &App, rule: Rule, presented: &Presented<'_>) -> Result<Caller> {
+    let (facts, now) = (app.replica.facts(), app.clock.now());
+    recognise(&app.keys, &facts, rule, presented, now).unwrap_or_else(|_| {
+        Err(Error::Unavailable {
+            message: "the credential's tenant is not in memory",
+            retry_after: std::time::Duration::from_secs(1),
+        })
+    })
 }
 
 /// What [`authenticate`] finds in these facts.
@@ -404,7 +419,7 @@ impl Call {
 pub struct Permit {
     tenant: TenantId,
     key: Key,
-    revision: u64,
+    revision: Revision,
 }
 
 impl Permit {
@@ -420,7 +435,7 @@ impl Permit {
 
     /// The revision that the permission was decided at: reads that follow see at least this.
     #[must_use]
-    pub fn revision(&self) -> u64 {
+    pub fn revision(&self) -> Revision {
         self.revision
     }
 }

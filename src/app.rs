@@ -9,6 +9,7 @@ use crate::{
     activity::Activity,
     change::Turns,
     clock::Clock,
+    faults::Faults,
     mail::Mail,
     passwords::Passwords,
     refusals::Refusals,
@@ -34,6 +35,9 @@ pub struct Parts {
     pub turns: Turns,
     /// What those who watch changes read.
     pub tail: Tail,
+    /// Whether the database must have a quorum of standbys.
+    pub quorum: bool,
+    pub faults: Faults,
     /// Where the links in mails lead, without a slash at the end.
     pub public_url: String,
     /// Turns true when the server stops: streams end then, so that their clients go elsewhere.

@@ -31,10 +31,11 @@ use crate::{
         Account, Credential, Facts, Record, Resource, SessionEnd, TenantFacts, Time, Transition,
     },
     error::{Error, Result},
-    ids::{SubjectId, TenantId},
+    faults::Point,
+    ids::{Revision, SubjectId, TenantId},
     refusals::{Kind, Refusal},
-    replica::{FORMAT, load, revision_text},
-    secret,
+    replica::{self, FORMAT, load},
+    secret, telemetry,
 };
 
 /// One change in progress. Statements that write take it, so that none escapes audit and revision.
@@ -75,7 +76,6 @@ where
     R: Answer,
     F: for<'c> Fn(&'c mut Change, Q) -> BoxFuture<'c, Result<R>> + Send + Sync,
 {
-    const TRIES: usize = 3;
     // A tenant that does not exist is refused as one that is not yours: the gate says so.
     let directory = app.replica.facts();
     let Some(tenant) = directory.directory.tenants.get(claim.tenant()).map(|t| t.id) else {
@@ -83,25 +83,52 @@ where
         return Err(Error::not_found("tenant", claim.tenant()));
     };
     drop(directory);
-    let _turn = app.turns.wait(tenant).await?;
-    for tries in 1.. {
-        match attempt(app, call, &claim, &options, input.clone(), &operation).await {
-            Err(Error::Aborted { reason: "CONFLICT", .. }) if tries < TRIES => {}
-            Err(error) => {
-                note_refusal(app, call, tenant, &error);
-                return Err(error);
-            }
-            Ok((mut answer, revision)) => {
-                // Also what changed nothing, and what was answered before, must be obeyed everywhere.
-                app.replica.barrier(revision).await?;
-                if !options.validate_only {
-                    answer.set_revision(revision_text(revision));
-                }
-                return Ok(answer);
-            }
+    let (outcome, revision) = {
+        let _turn = app.turns.wait(tenant).await?;
+        attempts(app, call, &claim, &options, input, &operation).await
+    }
+    .inspect_err(|refusal| note_refusal(app, call, tenant, refusal))?;
+    if let Err(refusal) = &outcome {
+        note_refusal(app, call, tenant, refusal);
+    }
+    // Also what changed nothing, what was answered before, and what a refusal says of the state must be
+    // obeyed everywhere.
+    app.faults.reach(Point::Sealed).await;
+    app.replica.barrier(revision).await?;
+    app.faults.reach(Point::Obeyed).await;
+    let mut answer = outcome?;
+    if !options.validate_only {
+        answer.set_revision(revision.text());
+    }
+    Ok(answer)
+}
+
+/// What came of an operation, and the revision that shows it.
+type Outcome<R> = (Result<R>, Revision);
+
+async fn attempts<Q, R, F>(
+    app: &App,
+    call: &Call,
+    claim: &Claim,
+    options: &Options,
+    input: Q,
+    operation: &F,
+) -> Result<Outcome<R>>
+where
+    Q: Clone + Send,
+    R: Answer,
+    F: for<'c> Fn(&'c mut Change, Q) -> BoxFuture<'c, Result<R>> + Send + Sync,
+{
+    const TRIES: usize = 3;
+    const CONFLICT: &str = "CONFLICT";
+    for _ in 1..TRIES {
+        match attempt(app, call, claim, options, input.clone(), operation).await {
+            Err(Error::Aborted { reason: CONFLICT, .. })
+            | Ok((Err(Error::Aborted { reason: CONFLICT, .. }), _)) => {}
+            outcome => return outcome,
         }
     }
-    Err(Error::internal("unreachable: the loop returns"))
+    attempt(app, call, claim, options, input, operation).await
 }
 
 /// Remembers what was refused to whom, for the security log.
@@ -126,7 +153,7 @@ async fn attempt<Q, R, F>(
     options: &Options,
     input: Q,
     operation: &F,
-) -> Result<(R, u64)>
+) -> Result<Outcome<R>>
 where
     R: Answer,
     F: for<'c> Fn(&'c mut Change, Q) -> BoxFuture<'c, Result<R>> + Send + Sync,
@@ -134,38 +161,36 @@ where
     let mut change = Change::begin(app, call, claim, options).await?;
     let now = change.now;
     if let Some(key) = &options.request
-        && let Some((answer, revision)) = request::find(change.conn(), key, now).await?
+        && let Some((answer, number)) = request::find(change.conn(), key, now).await?
     {
-        change.abandon().await?;
-        return Ok((answer, revision));
+        let revision = change.abandon().await?;
+        return Ok((Ok(answer), revision.at(number)));
     }
     let outcome = match change.authorise(claim).await {
         Ok(()) => operation(&mut change, input).await,
         Err(refusal) => Err(refusal),
     };
+    app.faults.reach(Point::Written).await;
     match outcome {
         Ok(mut answer) if options.validate_only => {
             change.check_rules().await?;
             let revision = change.abandon().await?;
             // A secret of what was not made could still open something: tokens prove themselves.
             answer.redact();
-            Ok((answer, revision))
+            Ok((Ok(answer), revision))
         }
         Ok(answer) if change.drafts.is_empty() => {
             let revision = change.keep(options.request.as_ref(), &answer).await?;
-            Ok((answer, revision))
+            Ok((Ok(answer), revision))
         }
         Ok(answer) => {
             let revision = change.seal(options.request.as_ref(), &answer).await?;
-            Ok((answer, revision))
+            Ok((Ok(answer), revision))
         }
-        Err(error) => {
-            // What a refusal says about the state must be obeyed everywhere, too.
-            if let Ok(revision) = change.abandon().await {
-                app.replica.barrier(revision).await?;
-            }
-            Err(error)
-        }
+        Err(error) => match change.abandon().await {
+            Ok(revision) => Ok((Err(error), revision)),
+            Err(_) => Err(error),
+        },
     }
 }
 
@@ -173,6 +198,7 @@ impl Change {
     async fn begin(app: &App, call: &Call, claim: &Claim, options: &Options) -> Result<Self> {
         let mut conn = app.pool.acquire().await?;
         conn.execute("begin").await?;
+        app.faults.reach(Point::Begun).await;
         let mut change = Self {
             app: app.clone(),
             call: call.clone(),
@@ -187,12 +213,14 @@ impl Change {
             seats_taken: 0,
         };
         change.tenant = tenant::lock(change.conn(), claim.tenant()).await?;
+        app.faults.reach(Point::Locked).await;
         Ok(change)
     }
 
     /// Reads the facts about the caller, after the lock, and decides by them.
     async fn authorise(&mut self, claim: &Claim) -> Result<()> {
         self.load_caller(claim).await?;
+        self.app.faults.reach(Point::Authorised).await;
         authorise(&self.facts, &self.call, claim, self.now)
             .map_err(|missing| Error::internal(format!("{} is not in the slice", missing.0)))?
     }
@@ -213,7 +241,7 @@ impl Change {
         let tenant = self.tenant.clone();
         let conn = self.conn.as_deref_mut().ok_or_else(ended)?;
         let mut facts =
-            Facts::new(load::revision(conn).await?, crate::decision::Directory::default());
+            Facts::new(replica::position(conn).await?, crate::decision::Directory::default());
         learn(&mut facts, Record::Tenant(tenant.record()), tenant.id);
         facts.insert_tenant(load::slice(conn, tenant.id, &subjects, &workspaces).await?);
         for other in [TenantId::SYSTEM, home] {
@@ -324,20 +352,20 @@ impl Change {
         self,
         request: Option<&request::RequestKey>,
         answer: &R,
-    ) -> Result<u64> {
+    ) -> Result<Revision> {
         let (app, now) = (self.app.clone(), self.now);
         let revision = self.abandon().await?;
         if let Some(key) = request {
-            request::insert(&app.pool, key, answer, revision, now).await?;
+            request::insert(&app.pool, key, answer, revision.number, now).await?;
         }
         Ok(revision)
     }
 
     /// Undoes everything and returns the revision that what was read belongs to.
-    async fn abandon(mut self) -> Result<u64> {
+    async fn abandon(mut self) -> Result<Revision> {
         let mut conn = self.conn.take().ok_or_else(ended)?;
         conn.execute("rollback").await?;
-        Ok(load::revision(&mut conn).await?)
+        Ok(replica::position(&mut conn).await?)
     }
 
     /// Numbers, chains and commits, in one message. From here on the outcome is the database's.
@@ -345,13 +373,15 @@ impl Change {
         mut self,
         request: Option<&request::RequestKey>,
         answer: &R,
-    ) -> Result<u64> {
+    ) -> Result<Revision> {
         self.check_rules().await?;
         let drafts = std::mem::take(&mut self.drafts);
         let erased = std::mem::take(&mut self.erased);
         audit::insert_values(self.conn(), &drafts, &erased).await?;
+        self.app.faults.reach(Point::Recorded).await;
         let pending = serde_json::json!({
             "skew": self.app.clock.moved_seconds(),
+            "quorum": self.app.quorum,
             "events": drafts.iter().map(|draft| serde_json::json!({
                 "tenant": draft.tenant.uuid(),
                 "format": FORMAT,
@@ -372,27 +402,52 @@ impl Change {
             .bind(pending.to_string())
             .execute(self.conn())
             .await?;
+        self.app.faults.reach(Point::Staged).await;
+        let installation = self.facts.revision.installation;
         let mut conn = self.conn.take().ok_or_else(ended)?;
-        let sealed = sqlx::raw_sql("select seal() as revision; commit").fetch_one(&mut *conn).await;
-        let revision = match sealed.and_then(|row| row.try_get::<i64, _>("revision")) {
-            Ok(revision) => revision,
-            Err(error) => {
-                // Whether it was committed is not known here: never reuse the connection.
-                conn.close_on_drop();
-                return Err(match Error::from(error) {
-                    Error::Internal(error) => Error::Internal(error),
-                    error @ Error::Aborted { .. } => error,
-                    _ => Error::Unavailable {
-                        message: "whether the change was stored is not known",
-                        retry_after: std::time::Duration::from_millis(500),
-                    },
-                });
-            }
+        let sealing = sqlx::raw_sql(SEAL).fetch_one(&mut *conn);
+        let sealed = telemetry::noticing(sealing).await;
+        let number = match sealed {
+            Ok(row) => row.try_get("sealed_epoch").and_then(|epoch: i64| {
+                replica::revision(installation.into(), epoch, row.try_get("sealed_revision")?)
+            }),
+            Err(error) => Err(error),
         };
-        drop(conn);
-        Ok(revision.unsigned_abs())
+        number.map_err(|error| {
+            // Whether it was committed is not known here: never reuse the connection.
+            conn.close_on_drop();
+            unsealed(error)
+        })
     }
 }
+
+/// Numbers, chains and commits, in one message: nobody holds the clock while idle.
+const SEAL: &str = "select sealed_epoch, sealed_revision from seal(); commit";
+
+/// Why a change was not sealed, or may not have been.
+fn unsealed(error: sqlx::Error) -> Error {
+    let unavailable = |message| Error::Unavailable { message, retry_after: SOON };
+    let code = error.as_database_error().and_then(|e| e.code()).map(|code| code.to_string());
+    match code.as_deref() {
+        Some("RC001") => unavailable(
+            "the database has failed over or was restored; changes wait until it is fenced",
+        ),
+        Some("RC002") => Error::precondition(
+            "REPLICA_TOO_OLD",
+            "replicas",
+            "an older server still runs that could not obey this change; finish the upgrade, \
+             `rolecall replicas` shows which",
+        ),
+        Some("RC003") => unavailable("the database does not wait for a standby, as it has to here"),
+        _ => match Error::from(error) {
+            Error::Internal(error) => Error::Internal(error),
+            error @ Error::Aborted { .. } => error,
+            _ => unavailable("whether the change was stored is not known"),
+        },
+    }
+}
+
+const SOON: std::time::Duration = std::time::Duration::from_millis(500);
 
 fn ended() -> Error {
     Error::internal("the change has ended")

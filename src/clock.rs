@@ -1,5 +1,6 @@
-//! The time that dates are judged by: PostgreSQL's, by an offset that the feed measures, so that no
-//! replica's wall clock matters. Tests move it; nothing else does.
+//! The time that dates are judged by: PostgreSQL's, by an offset that each renewal of the lease measures,
+//! so that no replica's wall clock matters. Tests move it; nothing else does. And moments, by which
+//! durations are measured on this machine alone.
 
 use std::{
     sync::{
@@ -33,6 +34,13 @@ impl Clock {
         self.offset.store(offset, Ordering::Relaxed);
     }
 
+    /// Seconds from this machine's wall clock to PostgreSQL's.
+    #[must_use]
+    pub fn offset_seconds(&self) -> f64 {
+        let micros = self.offset.load(Ordering::Relaxed);
+        Duration::from_micros(micros.unsigned_abs()).as_secs_f64().copysign(micros.signum() as f64)
+    }
+
     /// Moves the time forward, here and in the times of events.
     pub fn advance(&self, by: Duration) {
         let micros = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
@@ -52,4 +60,37 @@ impl Clock {
 fn wall_micros() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// A moment of this machine's own clock, which nobody sets, and which goes on while the machine sleeps:
+/// what a lease is measured by. Those of different machines have nothing to do with each other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(u64);
+
+impl Moment {
+    /// Before all others.
+    pub const LONG_AGO: Self = Self(0);
+
+    #[must_use]
+    pub fn now() -> Self {
+        // The monotonic clock stands still in suspend where there is another one.
+        #[cfg(target_os = "linux")]
+        const CLOCK: rustix::time::ClockId = rustix::time::ClockId::Boottime;
+        #[cfg(not(target_os = "linux"))]
+        const CLOCK: rustix::time::ClockId = rustix::time::ClockId::Monotonic;
+        let now = rustix::time::clock_gettime(CLOCK);
+        Self(now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs())
+    }
+
+    #[must_use]
+    pub fn after(self, duration: Duration) -> Self {
+        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_add(nanos))
+    }
+
+    /// Nothing when the other one is later.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
 }

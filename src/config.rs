@@ -1,7 +1,7 @@
 //! Flags, environment and files, read and checked here and nowhere else. Half-set groups and unsafe
 //! values are refused before anything starts.
 
-use std::{fs, net::SocketAddr, path::PathBuf};
+use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use secrecy::SecretString;
@@ -30,6 +30,8 @@ pub enum Action {
     /// The audit trail.
     #[command(subcommand)]
     Audit(AuditAction),
+    /// Show the processes that answer: how far each has come, and whether its lease is renewed.
+    Replicas(DatabaseArgs),
     /// Ask a running server whether it serves; for containers without a shell.
     Healthcheck(HealthcheckArgs),
 }
@@ -110,6 +112,8 @@ pub struct ServeArgs {
     #[arg(long, env = "ROLECALL_SECRET_KEY_FILE", conflicts_with = "secret_key")]
     secret_key_file: Option<PathBuf>,
     #[command(flatten)]
+    pub replica: ReplicaArgs,
+    #[command(flatten)]
     pub mail: MailArgs,
     /// Where links in mails lead, such as `https://id.example.com`.
     #[arg(long, env = "ROLECALL_PUBLIC_URL")]
@@ -128,6 +132,66 @@ pub struct ServeArgs {
     /// Seconds between `NOT_SERVING` and the end of listening, so that balancers notice.
     #[arg(long, env = "ROLECALL_DRAIN_SECONDS", default_value_t = 5)]
     pub drain_seconds: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct ReplicaArgs {
+    /// Seconds for which a replica answers without having heard from the database, 1 to 30; the same for
+    /// all replicas. A change waits as long, once, for a replica that is gone without a word.
+    #[arg(long, env = "ROLECALL_LEASE", default_value_t = 10,
+          value_parser = clap::value_parser!(u64).range(1..=30))]
+    lease: u64,
+    /// A folder of this machine's own disk, for this process alone: who starts in it again need not wait
+    /// for the lease of a predecessor that was killed.
+    #[arg(long, env = "ROLECALL_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// What operators know this process by; the name of the host when absent.
+    #[arg(long, env = "ROLECALL_REPLICA_NAME")]
+    replica_name: Option<String>,
+    /// `strict` starts only over a PostgreSQL whose commits wait for a quorum of standbys, so that a
+    /// failover loses nothing; `default` takes its word, and reports what a failover lost.
+    #[arg(long, env = "ROLECALL_DURABILITY", default_value = "default")]
+    pub durability: Durability,
+    /// Promises to break, for tests.
+    #[cfg(debug_assertions)]
+    #[arg(long, env = "ROLECALL_FAULTS", default_value = "", hide = true)]
+    pub faults: crate::faults::Faults,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Durability {
+    Default,
+    Strict,
+}
+
+impl ReplicaArgs {
+    #[must_use]
+    pub fn lease(&self) -> Duration {
+        Duration::from_secs(self.lease)
+    }
+
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.replica_name.clone().unwrap_or_else(host_name)
+    }
+
+    #[cfg(debug_assertions)]
+    #[must_use]
+    pub fn faults(&self) -> crate::faults::Faults {
+        self.faults.clone()
+    }
+
+    #[cfg(not(debug_assertions))]
+    #[must_use]
+    pub fn faults(&self) -> crate::faults::Faults {
+        crate::faults::Faults::default()
+    }
+}
+
+/// What operators know a process of this machine by.
+#[must_use]
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 #[derive(Debug, Args)]
@@ -157,6 +221,8 @@ pub struct DevArgs {
     /// When ready, print one line of JSON on stdout instead of the welcome.
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub replica: ReplicaArgs,
     #[command(flatten)]
     pub mail: MailArgs,
     /// Where links in mails lead; this server when absent.

@@ -30,7 +30,10 @@ fn options(url: &SecretString) -> sqlx::Result<PgConnectOptions> {
         ]))
 }
 
-const AS_SERVER: &str = "set role rolecall_server";
+/// As the server, and never with commits that a crash of the database would lose.
+const AS_SERVER: &str = "set role rolecall_server;
+    select set_config('synchronous_commit', 'on', false)
+    where current_setting('synchronous_commit') = 'off'";
 
 /// The pool that operations take connections from.
 ///
@@ -43,6 +46,14 @@ pub async fn pool(url: &SecretString, size: u32) -> sqlx::Result<PgPool> {
         .after_connect(|conn, _| Box::pin(async move { conn.execute(AS_SERVER).await.map(|_| ()) }))
         .connect_with(options(url)?)
         .await
+}
+
+/// A pool of one connection, made when it is needed, for who listens.
+///
+/// # Errors
+/// When the URL is malformed.
+pub fn single(url: &SecretString) -> sqlx::Result<PgPool> {
+    Ok(PgPoolOptions::new().max_connections(1).connect_lazy_with(options(url)?))
 }
 
 /// A connection of its own, for what must not wait behind operations.

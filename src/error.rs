@@ -211,7 +211,7 @@ impl From<sqlx::Error> for Error {
                 reason: "CONFLICT",
                 message: "another change was in the way; repeat the call with the same request_id",
             },
-            (_, Some("57P01" | "57P02" | "57P03" | "25P03"))
+            (_, Some("57P01" | "57P02" | "57P03" | "25P03" | "25006" | "53300" | "53100"))
             | (sqlx::Error::PoolTimedOut | sqlx::Error::Io(_), _) => {
                 tracing::warn!(%error, "the database did not answer");
                 Self::Unavailable { message: "the database did not answer", retry_after: RETRY }

@@ -11,11 +11,15 @@
 //! assert!("Paris".parse::<Key>().is_err());
 //! ```
 
+mod revision;
+
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize, de};
 use smol_str::SmolStr;
 use uuid::Uuid;
+
+pub use revision::{MalformedRevision, Revision};
 
 /// Why a text is not an id or a key; the message names the expected form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -45,6 +45,7 @@ pub mod dev;
 pub mod edit;
 pub mod erasure;
 pub mod error;
+pub mod faults;
 pub mod groups;
 pub mod ids;
 pub mod invitations;

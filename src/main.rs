@@ -6,9 +6,13 @@ use clap::Parser;
 use rolecall::{
     app::App,
     audit::{self, Broken, Verified},
-    config::{Action, AuditAction, Command, DatabaseArgs, HealthcheckArgs, KeysAction, ServeArgs},
+    config::{
+        Action, AuditAction, Command, DatabaseArgs, Durability, HealthcheckArgs, KeysAction,
+        ServeArgs,
+    },
     db, dev,
     mail::Mail,
+    replica,
     secret::Keys,
     server,
     server::{Server, Settings, Tls},
@@ -48,6 +52,7 @@ fn run(command: Command) -> Outcome {
             Action::Audit(AuditAction::Verify { tenant, database }) => {
                 verify(tenant.as_deref(), &database).await
             }
+            Action::Replicas(args) => replicas(&args).await,
             Action::Healthcheck(args) => healthcheck(&args).await,
         }
     });
@@ -73,6 +78,11 @@ async fn serve(args: ServeArgs) -> Outcome {
     let start = Server::start(Settings {
         database: args.database.url()?,
         database_pool: args.database_pool,
+        lease: args.replica.lease(),
+        replica_name: args.replica.name(),
+        state_dir: args.replica.state_dir.clone(),
+        quorum: args.replica.durability == Durability::Strict,
+        faults: args.replica.faults(),
         facts_memory: args.facts_memory << 20,
         warm_tenants: args.warm_tenants.clone(),
         listen: args.listen,
@@ -123,6 +133,11 @@ async fn verify(tenant: Option<&str>, database: &DatabaseArgs) -> Outcome {
         };
     }
     Ok(if intact { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn replicas(args: &DatabaseArgs) -> Outcome {
+    let mut conn = db::connect(&args.url()?).await?;
+    print(&replica::state(&mut conn).await?.to_string())
 }
 
 async fn healthcheck(args: &HealthcheckArgs) -> Outcome {

@@ -62,6 +62,12 @@ pub fn timestamp(time: DateTime<Utc>) -> prost_types::Timestamp {
     SystemTime::from(time).into()
 }
 
+/// A length of time as answers carry it.
+#[must_use]
+pub fn duration(duration: std::time::Duration) -> prost_types::Duration {
+    duration.try_into().unwrap_or_default()
+}
+
 /// A time that a request may carry.
 ///
 /// # Errors

@@ -23,3 +23,11 @@ pub fn id<T: From<Uuid>>(now: DateTime<Utc>) -> Result<T> {
     let random = bytes::<10>()?;
     Ok(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid().into())
 }
+
+/// A name that nobody else has.
+///
+/// # Errors
+/// When the operating system has no randomness to give.
+pub fn name() -> Result<Uuid> {
+    Ok(uuid::Builder::from_random_bytes(bytes()?).into_uuid())
+}

@@ -8,7 +8,7 @@ mod layer;
 mod listener;
 mod proxies;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use secrecy::SecretString;
 use sqlx::Connection;
@@ -22,11 +22,12 @@ use crate::{
     change::Turns,
     clock::Clock,
     db,
+    faults::Faults,
     mail::Mail,
     passwords::Passwords,
     proto,
     refusals::Refusals,
-    replica::{Feed, Tail},
+    replica::{self, Options, Replica, Tail},
     secret::Keys,
     telemetry, tenants, web,
 };
@@ -35,6 +36,16 @@ use crate::{
 pub struct Settings {
     pub database: SecretString,
     pub database_pool: u32,
+    /// How long this replica answers without having heard from the database.
+    pub lease: Duration,
+    /// What operators know this replica by.
+    pub replica_name: String,
+    /// Where the lock of this process is kept.
+    pub state_dir: Option<PathBuf>,
+    /// Whether the database must have a quorum of standbys.
+    pub quorum: bool,
+    /// None, but in tests.
+    pub faults: Faults,
     /// For the facts of tenants, in bytes.
     pub facts_memory: usize,
     /// Keys of tenants to load before serving.
@@ -55,6 +66,9 @@ pub struct Settings {
 
 pub use listener::{Listener, Tls, TlsError};
 
+/// The health service that says whether the process lives, whatever it can answer.
+const LIVE: &str = "live";
+
 /// How long calls in flight may take to end.
 const GRACE: Duration = Duration::from_secs(20);
 
@@ -64,8 +78,8 @@ pub enum StartError {
     Database(#[from] sqlx::Error),
     #[error("the database's schema is older than this program; run `rolecall migrate` first")]
     Schema,
-    #[error("the facts cannot be read: {0}")]
-    Feed(#[from] crate::replica::FeedError),
+    #[error("this replica cannot start: {0}")]
+    Replica(#[from] replica::StartError),
     #[error("{address} cannot be listened on: {source}")]
     Listen { address: SocketAddr, source: std::io::Error },
     #[error(transparent)]
@@ -93,6 +107,7 @@ pub struct Server {
     admin_task: JoinHandle<()>,
     streams: watch::Sender<bool>,
     workers: watch::Sender<bool>,
+    readiness: JoinHandle<()>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -114,12 +129,17 @@ impl Server {
         let public_url = settings.public_url.unwrap_or_else(|| format!("http://{grpc}"));
         let (keys, mail) = (settings.keys, settings.mail);
         let (streams, stopping) = watch::channel(false);
-        let store = Store {
-            database: &settings.database,
-            pool: settings.database_pool,
+        let options = Options {
+            database: settings.database,
             facts_memory: settings.facts_memory,
+            lease: settings.lease,
+            name: settings.replica_name,
+            state_dir: settings.state_dir,
+            quorum: settings.quorum,
+            faults: settings.faults,
         };
-        let (app, feed) = assemble(&store, keys, mail, public_url, stopping).await?;
+        let pool = settings.database_pool;
+        let (app, threads) = assemble(options, pool, keys, mail, public_url, stopping).await?;
         app.replica.warm(&settings.warm_tenants).await?;
 
         let (health, health_service) = tonic_health::server::health_reporter();
@@ -141,7 +161,9 @@ impl Server {
         let purging = tokio::spawn(purge_due(app.clone(), stop.clone()));
         let watching = tokio::spawn(watch_administrators(app.clone(), stop.clone()));
         let outbox = tokio::spawn(crate::outbox::run(app.clone(), stop));
+        health.set_service_status(LIVE, ServingStatus::Serving).await;
         health.set_service_status("", ServingStatus::Serving).await;
+        let readiness = tokio::spawn(follow_lease(app.replica.leased(), health.clone()));
         tracing::info!(%grpc, %admin, "serving");
         Ok(Self {
             grpc,
@@ -153,17 +175,24 @@ impl Server {
             admin_task,
             streams,
             workers,
-            tasks: vec![outbox, recovery, forgetting, purging, watching, security, sessions, feed],
+            readiness,
+            tasks: [outbox, recovery, forgetting, purging, watching, security, sessions]
+                .into_iter()
+                .chain(threads)
+                .collect(),
         })
     }
 
     /// Tells balancers, waits for them, ends streams, lets calls end, and stops.
     pub async fn stop(self) {
         tracing::info!("stopping");
+        self.readiness.abort();
         self.health.set_service_status("", ServingStatus::NotServing).await;
         tokio::time::sleep(self.drain).await;
         self.streams.send_replace(true);
         self.listener.stop().await;
+        // Nothing is answered any more: changes need not wait for this replica.
+        self.app.replica.retire().await;
         self.workers.send_replace(true);
         self.admin_task.abort();
         let pool = self.app.pool.clone();
@@ -177,29 +206,27 @@ impl Server {
     }
 }
 
-/// Where everything is kept, and how much of it at hand.
-struct Store<'a> {
-    database: &'a SecretString,
-    pool: u32,
-    facts_memory: usize,
-}
-
-/// The app and its feed, which is all that a command needs who makes a change and ends.
+/// The app and the threads of its replica, which is all that a command needs who makes a change and ends.
 async fn assemble(
-    store: &Store<'_>,
+    options: Options,
+    pool: u32,
     keys: Keys,
     mail: Mail,
     public_url: String,
     stopping: watch::Receiver<bool>,
-) -> Result<(App, JoinHandle<()>), StartError> {
-    let Store { database, pool, facts_memory } = *store;
-    let mut conn = db::connect(database).await?;
+) -> Result<(App, [JoinHandle<()>; 2]), StartError> {
+    let mut conn = db::connect(&options.database).await?;
     tenants::insert_system(&mut conn).await?;
     conn.close().await?;
     let clock = Clock::default();
-    let (replica, feed) = Feed::start(database.clone(), clock.clone(), facts_memory).await?;
+    let (database, quorum, faults) =
+        (options.database.clone(), options.quorum, options.faults.clone());
+    let (replica, feed, keeper) = Replica::start(options, clock.clone()).await?;
+    // Threads of their own: no storm of operations can starve them, nor a large tenant the lease.
+    let feed = own_thread("feed", feed.run())?;
+    let keeper = own_thread("lease", keeper.run())?;
     let app = App::new(Parts {
-        pool: db::pool(database, pool).await?,
+        pool: db::pool(&database, pool).await?,
         replica,
         clock,
         keys,
@@ -211,11 +238,30 @@ async fn assemble(
         tail: Tail::default(),
         public_url,
         stopping,
+        quorum,
+        faults,
     });
-    // The feed has a thread of its own: no storm of operations can starve it.
-    let feed = own_thread("feed", feed.run())?;
+    leased(&app).await;
     tenants::bootstrap(&app).await?;
-    Ok((app, feed))
+    Ok((app, [feed, keeper]))
+}
+
+/// Waits until the replica may answer.
+async fn leased(app: &App) {
+    const TELL: Duration = Duration::from_secs(5);
+    let mut leased = app.replica.leased();
+    while tokio::time::timeout(TELL, leased.wait_for(|leased| *leased)).await.is_err() {
+        tracing::warn!("waiting for the database to confirm the lease");
+    }
+}
+
+/// Whether this replica should be asked: balancers and `rolecall healthcheck` read it.
+async fn follow_lease(mut leased: watch::Receiver<bool>, health: HealthReporter) {
+    while leased.changed().await.is_ok() {
+        let serving = *leased.borrow_and_update();
+        let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+        health.set_service_status("", status).await;
+    }
 }
 
 /// Runs one operation of a command beside the database, without serving anything.
@@ -235,11 +281,22 @@ pub async fn once<T>(
     let keys = Keys::parse(&Keys::generate()?)?;
     let mail = Mail::parse(&"file:///dev/null".into(), "rolecall@localhost")?;
     let (_, stopping) = watch::channel(false);
-    let store = Store { database, pool: 2, facts_memory: 64 << 20 };
-    let (app, feed) = assemble(&store, keys, mail, String::new(), stopping).await?;
+    let options = Options {
+        database: database.clone(),
+        facts_memory: 64 << 20,
+        lease: Duration::from_secs(1),
+        name: "a command".to_owned(),
+        state_dir: None,
+        quorum: false,
+        faults: Faults::default(),
+    };
+    let (app, threads) = assemble(options, 2, keys, mail, String::new(), stopping).await?;
     let outcome = operation(&app).await;
+    app.replica.retire().await;
     drop(app);
-    let _ = tokio::time::timeout(GRACE, feed).await;
+    for thread in threads {
+        let _ = tokio::time::timeout(GRACE, thread).await;
+    }
     Ok(outcome)
 }
 

@@ -1,9 +1,18 @@
 //! Logs to stderr and metrics for Prometheus. No addresses, tokens or SQL values in either.
 
-use std::io::IsTerminal;
+use std::{
+    cell::Cell,
+    io::{self, IsTerminal},
+};
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    filter::{LevelFilter, Targets},
+    layer::{Context, SubscriberExt},
+    util::SubscriberInitExt,
+};
 
 use crate::config::{LogArgs, LogFormat};
 
@@ -19,12 +28,16 @@ const DURATIONS: &[f64] = &[
 /// When the filter is malformed, or logging was started before.
 pub fn log(args: &LogArgs) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let filter = EnvFilter::try_new(&args.log)?;
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry().with(notices());
     let colours = std::io::stderr().is_terminal();
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
     match args.log_format {
-        LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init()?,
-        LogFormat::Pretty => registry.with(layer.with_target(false)).try_init()?,
+        LogFormat::Json => {
+            registry.with(layer.json().flatten_event(true).with_filter(filter)).try_init()?;
+        }
+        LogFormat::Pretty => {
+            registry.with(layer.with_target(false).with_filter(filter)).try_init()?;
+        }
     }
     Ok(())
 }
@@ -45,4 +58,45 @@ pub fn metrics() -> Result<PrometheusHandle, BuildError> {
     // A recorder that another thread installed in the meantime is as good.
     let _ = metrics::set_global_recorder(recorder);
     Ok(handle.clone())
+}
+
+/// Where sqlx logs what PostgreSQL remarks; it tells in no other way.
+const NOTICE: &str = "sqlx::postgres::notice";
+
+tokio::task_local! {
+    static NOTICED: Cell<bool>;
+}
+
+/// What hears the warnings of PostgreSQL for [`noticing`].
+pub fn notices<S: Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>>()
+-> impl Layer<S> {
+    Notices.with_filter(Targets::new().with_target(NOTICE, LevelFilter::WARN))
+}
+
+struct Notices;
+
+impl<S: Subscriber> Layer<S> for Notices {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        if *event.metadata().level() == Level::WARN {
+            let _ = NOTICED.try_with(|noticed| noticed.set(true));
+        }
+    }
+}
+
+/// Commits, and takes a warning for a failure: a commit whose wait for a standby was cut short says that
+/// it succeeded, and may be gone after a failover.
+///
+/// # Errors
+/// Those of the commit.
+pub async fn noticing<T>(commit: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+    NOTICED
+        .scope(Cell::new(false), async {
+            let done = commit.await?;
+            if NOTICED.with(Cell::get) {
+                let unsure = "the commit was not confirmed by a standby";
+                return Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::Interrupted, unsure)));
+            }
+            Ok(done)
+        })
+        .await
 }

@@ -199,6 +199,7 @@ fn check(asked: &Asked) -> pb::CheckPermissionRequest {
         subject: asked.subject.clone(),
         permission: asked.permission.clone(),
         resource: asked.resource.clone(),
+        consistency: None,
     }
 }
 
@@ -209,6 +210,7 @@ fn message((n, asked): (usize, &Asked)) -> pb::CheckPermissionStreamRequest {
         permission: asked.permission.clone(),
         resource: asked.resource.clone(),
         correlation_id: n as u64,
+        consistency: None,
     }
 }
 
@@ -218,7 +220,11 @@ fn batch(asked: &[Asked]) -> pb::BatchCheckPermissionsRequest {
         permission: asked.permission.clone(),
         resource: asked.resource.clone(),
     });
-    pb::BatchCheckPermissionsRequest { tenant: asked[0].tenant.clone(), items: items.collect() }
+    pb::BatchCheckPermissionsRequest {
+        tenant: asked[0].tenant.clone(),
+        items: items.collect(),
+        consistency: None,
+    }
 }
 
 /// A thousand questions of as many tenants as there are batches, the large ones more often.

@@ -27,7 +27,7 @@ use tonic::{Request, Response, Status, service::Routes};
 
 struct Bare;
 
-const REVISION: &str = "rev_1000";
+const REVISION: &str = "rev_AAAAAQAAAAEAAAAAAAAD6A";
 
 fn allowed() -> pb::CheckPermissionResult {
     pb::CheckPermissionResult { allowed: true, reason: pb::Reason::Allowed.into(), error: None }
@@ -43,6 +43,7 @@ impl PermissionService for Bare {
             allowed: true,
             reason: pb::Reason::Allowed.into(),
             revision: REVISION.to_owned(),
+            ..Default::default()
         }))
     }
 
@@ -53,6 +54,7 @@ impl PermissionService for Bare {
         Ok(Response::new(pb::BatchCheckPermissionsResponse {
             results: vec![allowed(); request.get_ref().items.len()],
             revision: REVISION.to_owned(),
+            ..Default::default()
         }))
     }
 
@@ -69,6 +71,7 @@ impl PermissionService for Bare {
                 reason: pb::Reason::Allowed.into(),
                 error: None,
                 correlation_id: question?.correlation_id,
+                staleness: None,
                 revision: REVISION.to_owned(),
             })
         });
@@ -155,6 +158,11 @@ pub async fn rolecall(url: &str) {
     let server = Server::start(Settings {
         database: url.into(),
         database_pool: 4,
+        lease: Duration::from_secs(10),
+        replica_name: "bench".to_owned(),
+        state_dir: None,
+        quorum: false,
+        faults: rolecall::faults::Faults::default(),
         facts_memory: 8 << 30,
         warm_tenants: Vec::new(),
         listen: "127.0.0.1:0".parse().unwrap(),

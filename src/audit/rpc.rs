@@ -14,10 +14,9 @@ use crate::{
     caller::Call,
     decision::Authority,
     error::{Error, Result},
-    ids::{Key, SubjectId, TenantId},
+    ids::{Key, Revision, SubjectId, TenantId},
     page::Page,
     proto::{self as pb, audit_service_server::AuditService},
-    replica::{newest, parse_revision, revision_text},
     security, text,
 };
 
@@ -39,13 +38,13 @@ impl AuditService for Rpc {
             Page::<sql::After>::read(keys, &binding, request.page_size, &request.page_token)?;
         let mut rows = sql::list(pool, &permit, &filter, page.after, page.limit()).await?;
         let next_page_token = page.finish(keys, &mut rows, |row: &Row| (row.revision, row.n))?;
-        let tenant = permit.tenant_key();
+        let (tenant, here) = (permit.tenant_key(), permit.revision());
         let events =
-            rows.into_iter().map(|row| AuditEvent::try_from(row).map(|e| written(tenant, e)));
+            rows.into_iter().map(|row| AuditEvent::try_from(row).map(|e| written(tenant, e, here)));
         Ok(Response::new(pb::ListAuditEventsResponse {
             events: events.collect::<Result<_>>()?,
             next_page_token,
-            revision: revision_text(permit.revision()),
+            revision: permit.revision().text(),
         }))
     }
 
@@ -59,7 +58,7 @@ impl AuditService for Rpc {
         let Verified { checked, head, broken } =
             super::verify(&self.0.pool, permit.tenant()).await?;
         let (broken_revision, broken_reason) = match &broken {
-            Some(broken) => (revision_text(broken.revision), broken.reason.clone()),
+            Some(broken) => (permit.revision().at(broken.revision).text(), broken.reason.clone()),
             None => Default::default(),
         };
         Ok(Response::new(pb::VerifyAuditLogResponse {
@@ -68,7 +67,7 @@ impl AuditService for Rpc {
             head_hash: head,
             broken_revision,
             broken_reason,
-            revision: revision_text(permit.revision()),
+            revision: permit.revision().text(),
         }))
     }
 
@@ -132,18 +131,11 @@ async fn watch(app: &App, permit: &Permit, request: pb::WatchChangesRequest) -> 
 }
 
 /// Where a watcher goes on. Another replica may have been ahead of this one: that is waited for.
-async fn resumed(app: &App, text: &str) -> Result<u64> {
+async fn resumed(app: &App, text: &str) -> Result<Revision> {
     const FIELD: &str = "after_revision";
     let wrong = "expected the `revision` of an answer, or nothing to start now";
-    let after = parse_revision(text).ok_or_else(|| Error::invalid(FIELD, wrong))?;
-    if after > *app.replica.applied().borrow() {
-        if after > newest(&app.pool).await? {
-            let wanted = "this installation has not come so far; read what you follow anew, and start \
-                          after the `revision` of that answer";
-            return Err(Error::invalid(FIELD, wanted));
-        }
-        app.replica.barrier(after).await?;
-    }
+    let after = text.parse().map_err(|_| Error::invalid(FIELD, wrong))?;
+    app.replica.reach(after, FIELD).await?;
     Ok(after)
 }
 
@@ -151,8 +143,8 @@ impl From<Seen> for pb::WatchChangesResponse {
     fn from(seen: Seen) -> Self {
         let events = seen.events.into_iter();
         Self {
-            events: events.map(|(tenant, event)| written(&tenant, event)).collect(),
-            revision: revision_text(seen.revision),
+            events: events.map(|(tenant, event)| written(&tenant, event, seen.revision)).collect(),
+            revision: seen.revision.text(),
         }
     }
 }
@@ -179,11 +171,12 @@ impl TryFrom<&pb::ListAuditEventsRequest> for Filter {
     }
 }
 
-fn written(tenant: &Key, event: AuditEvent) -> pb::AuditEvent {
+/// `here` is a state that the event is part of.
+fn written(tenant: &Key, event: AuditEvent, here: Revision) -> pb::AuditEvent {
     pb::AuditEvent {
         tenant: tenant.to_string(),
         id: event.id.to_string(),
-        revision: revision_text(event.revision),
+        revision: here.at(event.revision).text(),
         n: event.n,
         time: Some(pb::timestamp(event.at)),
         verb: event.verb,

@@ -16,8 +16,8 @@ use crate::{
     app::App,
     caller::Call,
     error::{Error, Result},
-    ids::{Key, TenantId},
-    replica::{Place, Revision},
+    ids::{Key, Revision, TenantId},
+    replica::{Committed, Place},
 };
 
 /// How many messages wait for a reader.
@@ -33,7 +33,7 @@ pub struct Watch {
     /// Only events with one of these verbs; empty shows all.
     pub verbs: Vec<Verb>,
     /// Everything after this revision.
-    pub after: u64,
+    pub after: Revision,
     /// The longest silence, and the longest wait for a reader.
     pub heartbeat: Duration,
 }
@@ -42,7 +42,7 @@ pub struct Watch {
 #[derive(Debug)]
 pub struct Seen {
     pub events: Vec<(Key, AuditEvent)>,
-    pub revision: u64,
+    pub revision: Revision,
 }
 
 /// Starts to follow; the first message says from where.
@@ -92,7 +92,9 @@ impl Follower {
     /// Brings what happens, until something goes wrong.
     async fn follow(&mut self) -> Result<Infallible> {
         let mut applied = self.app.replica.applied();
-        let mut position = self.watch.after;
+        // A revision of an epoch before is known to be part of this one.
+        let epoch = applied.borrow().epoch;
+        let mut position = Revision { epoch, ..self.watch.after };
         let mut beat = Instant::now();
         loop {
             if beat <= Instant::now() {
@@ -100,6 +102,13 @@ impl Follower {
                 beat = Instant::now() + self.watch.heartbeat;
             }
             let newest = *applied.borrow_and_update();
+            if newest.epoch != epoch {
+                return Err(Error::Unavailable {
+                    message: "the database has failed over or was restored; resume after the last \
+                              revision that you got",
+                    retry_after: Duration::from_millis(500),
+                });
+            }
             if newest <= position {
                 tokio::select! {
                     changed = applied.changed() => changed.map_err(|_| stopping())?,
@@ -108,7 +117,7 @@ impl Follower {
                 continue;
             }
             let (pool, tenant) = (&self.app.pool, self.watch.tenant);
-            let stretch = self.app.tail.after(pool, tenant, position, newest).await?;
+            let stretch = self.app.tail.after(pool, tenant, position.number, newest).await?;
             // By facts that are at least as new as what is shown.
             self.check().await?;
             for revision in &stretch.revisions {
@@ -117,7 +126,7 @@ impl Follower {
                     beat = Instant::now() + self.watch.heartbeat;
                 }
             }
-            position = stretch.until;
+            position = position.at(stretch.until);
         }
     }
 
@@ -140,7 +149,7 @@ impl Follower {
     }
 
     /// What of a revision this watcher sees; nothing when it is not concerned.
-    fn shown(&self, revision: &Revision) -> Result<Option<Seen>> {
+    fn shown(&self, revision: &Committed) -> Result<Option<Seen>> {
         let facts = self.app.replica.facts();
         let mut events = Vec::new();
         for event in &revision.events {
@@ -162,7 +171,8 @@ impl Follower {
                 events.push((tenant, shown));
             }
         }
-        Ok((!events.is_empty()).then_some(Seen { events, revision: revision.number }))
+        let at = facts.revision.at(revision.number);
+        Ok((!events.is_empty()).then_some(Seen { events, revision: at }))
     }
 
     async fn send(&self, seen: Seen) -> Result<()> {

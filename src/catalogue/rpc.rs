@@ -15,7 +15,6 @@ use crate::{
     ids::Key,
     page::Page,
     proto as pb,
-    replica::revision_text,
     roles::templates,
     text,
 };
@@ -66,7 +65,7 @@ pub async fn list_permissions(
     Ok(Response::new(pb::ListPermissionsResponse {
         permissions: rows.into_iter().map(Into::into).collect(),
         next_page_token,
-        revision: revision_text(permit.revision()),
+        revision: permit.revision().text(),
     }))
 }
 

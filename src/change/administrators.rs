@@ -8,7 +8,7 @@ use crate::{
         Directory, Facts, Permission, Record, Tenant, TenantStatus, Time, is_administrator,
     },
     error::{Error, Result},
-    ids::{RoleId, SubjectId, TenantId, UserId},
+    ids::{Revision, RoleId, SubjectId, TenantId, UserId},
     replica::load,
 };
 
@@ -238,7 +238,7 @@ async fn among(
 ) -> Result<Vec<UserId>> {
     let subjects: Vec<SubjectId> = users.iter().copied().map(SubjectId::User).collect();
     let slice = load::slice(conn, tenant, &subjects, &[]).await?;
-    let mut facts = Facts::new(0, Directory::default());
+    let mut facts = Facts::new(Revision::default(), Directory::default());
     super::load_accounts(conn, &mut facts, &subjects).await?;
     let administers = |user: &&UserId| is_administrator(&facts, &slice, **user, now);
     Ok(users.iter().filter(administers).copied().collect())

@@ -28,7 +28,7 @@ use super::{
     roles::{CompiledRole, Matrix, Pool, Roles, Row},
 };
 use crate::ids::{
-    GroupId, Holder, Key, RoleId, SessionId, SubjectId, TenantId, UserId, WorkspaceId,
+    GroupId, Holder, Key, Revision, RoleId, SessionId, SubjectId, TenantId, UserId, WorkspaceId,
 };
 
 /// A map that shares what did not change between its copies.
@@ -45,7 +45,7 @@ pub struct Transition {
 /// Everything a decision reads, at one revision.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
-    pub revision: u64,
+    pub revision: Revision,
     pub directory: Directory,
     /// The facts of the installation, which every decision reads.
     system: Option<Arc<TenantFacts>>,
@@ -143,7 +143,7 @@ pub struct Holding {
 
 impl Facts {
     #[must_use]
-    pub fn new(revision: u64, directory: Directory) -> Self {
+    pub fn new(revision: Revision, directory: Directory) -> Self {
         Self { revision, directory, system: None }
     }
 

@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    config::DevArgs,
+    config::{DevArgs, Durability},
     db,
     dev::postgres::{DATABASE, Options, Postgres},
     mail::Mail,
@@ -59,6 +59,11 @@ async fn serve(
     let server = Server::start(Settings {
         database,
         database_pool: 16,
+        lease: args.replica.lease(),
+        replica_name: args.replica.name(),
+        state_dir: Some(args.replica.state_dir.clone().unwrap_or_else(|| data_dir.join("state"))),
+        quorum: args.replica.durability == Durability::Strict,
+        faults: args.replica.faults(),
         facts_memory: 2 << 30,
         warm_tenants: Vec::new(),
         listen: args.listen,

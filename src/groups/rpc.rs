@@ -16,7 +16,6 @@ use crate::{
     ids::{Key, UserId},
     page::Page,
     proto::{self as pb, group_service_server::GroupService},
-    replica::revision_text,
     text,
 };
 
@@ -51,7 +50,7 @@ impl GroupService for Rpc {
         let mut carried = assignments::shown_of_groups(&self.0.pool, &permit, &ids).await?;
         Ok(Response::new(pb::GetGroupResponse {
             group: Some(describe(group, &mut carried)?),
-            revision: revision_text(permit.revision()),
+            revision: permit.revision().text(),
         }))
     }
 
@@ -73,7 +72,7 @@ impl GroupService for Rpc {
         Ok(Response::new(pb::ListGroupsResponse {
             groups: groups.collect::<Result<_>>()?,
             next_page_token,
-            revision: revision_text(permit.revision()),
+            revision: permit.revision().text(),
         }))
     }
 
@@ -163,7 +162,7 @@ impl GroupService for Rpc {
         Ok(Response::new(pb::ListGroupMembersResponse {
             members: rows.into_iter().map(Into::into).collect(),
             next_page_token,
-            revision: revision_text(permit.revision()),
+            revision: permit.revision().text(),
         }))
     }
 

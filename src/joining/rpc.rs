@@ -17,7 +17,6 @@ use crate::{
         self as pb, accept_invitation_request::Account,
         invitation_service_server::InvitationService,
     },
-    replica::revision_text,
     text,
 };
 
@@ -59,7 +58,7 @@ impl InvitationService for Rpc {
         let invitation = found.ok_or_else(|| Error::not_found("invitation", id))?;
         Ok(Response::new(pb::GetInvitationResponse {
             invitation: Some(invitation.into()),
-            revision: revision_text(permit.revision()),
+            revision: permit.revision().text(),
         }))
     }
 
@@ -81,7 +80,7 @@ impl InvitationService for Rpc {
         Ok(Response::new(pb::ListInvitationsResponse {
             invitations: rows.into_iter().map(Into::into).collect(),
             next_page_token,
-            revision: revision_text(permit.revision()),
+            revision: permit.revision().text(),
         }))
     }
 

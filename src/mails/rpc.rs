@@ -19,7 +19,6 @@ use crate::{
     outbox::{self, Delivery, Mailing, Template},
     page::Page,
     proto::{self as pb, mail_service_server::MailService},
-    replica::revision_text,
     text::{self, Email},
 };
 
@@ -59,7 +58,7 @@ impl MailService for Rpc {
         Ok(Response::new(pb::ListMailsResponse {
             mails: rows.into_iter().map(Into::into).collect(),
             next_page_token,
-            revision: revision_text(permit.revision()),
+            revision: permit.revision().text(),
         }))
     }
 
@@ -70,7 +69,7 @@ impl MailService for Rpc {
         let (call, request) = Call::split(request)?;
         let permit = permit(&self.0, &call, &call.claim(&request.tenant)?).await?;
         let settings = Some(sql::get(&self.0.pool, &permit).await?.into());
-        let revision = revision_text(permit.revision());
+        let revision = permit.revision().text();
         Ok(Response::new(pb::GetMailSettingsResponse { settings, revision }))
     }
 

@@ -19,7 +19,6 @@ use crate::{
     ids::{SubjectId, UserId},
     page::Page,
     proto::{self as pb, membership_service_server::MembershipService},
-    replica::revision_text,
     text,
 };
 
@@ -41,7 +40,7 @@ impl MembershipService for Rpc {
         let roles = roles.remove(&user.uuid()).unwrap_or_default();
         Ok(Response::new(pb::GetMembershipResponse {
             membership: Some(member(permit.tenant_key().as_str(), membership, roles)),
-            revision: revision_text(permit.revision()),
+            revision: permit.revision().text(),
         }))
     }
 
@@ -70,7 +69,7 @@ impl MembershipService for Rpc {
             memberships: found.rows.into_iter().map(|row| list::wire(tenant, row)).collect(),
             next_page_token,
             total_count: found.total,
-            revision: revision_text(found.revision),
+            revision: found.revision.text(),
         }))
     }
 

@@ -7,12 +7,10 @@ mod rpc;
 mod sql;
 mod stream;
 
-use futures::FutureExt;
-
 use std::collections::{HashMap, HashSet};
 
 use crate::{
-    access::{Permit, authorise_demand, permit},
+    access::{Permit, authorise_demand, permit, recognise_again},
     activity::Activity,
     app::App,
     assignments::Shown,
@@ -23,7 +21,8 @@ use crate::{
         explain as explain_decision, scope_text,
     },
     error::{Error, Result},
-    ids::{AssignmentId, Holder, Key, RoleId, SubjectId, TenantId},
+    ids::{AssignmentId, Holder, Key, Revision, RoleId, SubjectId, TenantId},
+    replica::{Consistency, Dated},
     secret::{self, Keys},
     text::Email,
 };
@@ -157,19 +156,42 @@ impl Named {
 #[derive(Debug, Clone, Copy)]
 pub struct Answer {
     pub decision: Decision,
-    pub revision: u64,
+    pub revision: Revision,
 }
 
 /// Asks the facts that are in memory; nothing when a tenant has to be read first.
 pub fn ask_now<T>(
     app: &App,
-    mut question: impl FnMut(&Facts) -> Result<T, TenantNotLoaded>,
+    question: impl FnOnce(&Facts) -> Result<T, TenantNotLoaded>,
 ) -> Option<Result<T>> {
-    match app.replica.ask(|facts| Ok(question(facts))).now_or_never()? {
+    match app.replica.ask_now(question) {
         Ok(Ok(answer)) => Some(Ok(answer)),
         Ok(Err(TenantNotLoaded(_))) => None,
         Err(error) => Some(Err(error)),
     }
+}
+
+/// Asks facts that are as new as the caller wants them. The caller is recognised on the same facts: they
+/// may be older than those that let the call in, or newer.
+///
+/// # Errors
+/// The refusal of the caller, those of the question, and `UNAVAILABLE`.
+async fn ask_as<T>(
+    app: &App,
+    call: &Call,
+    consistency: Consistency,
+    now: Time,
+    mut question: impl FnMut(&Facts, &Call) -> Result<Result<T>, TenantNotLoaded>,
+) -> Result<Dated<T>> {
+    let mut call = call.clone();
+    let asked = app.replica.ask_as(consistency, |facts| {
+        match recognise_again(facts, &mut call.caller, now)? {
+            Ok(()) => question(facts, &call),
+            Err(ended) => Ok(Err(ended)),
+        }
+    });
+    let Dated { answer, age } = asked.await?;
+    Ok(Dated { answer: answer?, age })
 }
 
 /// A caller who may ask about one tenant, and the facts that answer.
@@ -273,7 +295,7 @@ pub struct Explained {
     pub considered: Vec<NoHelp>,
     pub considered_truncated: bool,
     pub remedies: Vec<Remedy>,
-    pub revision: u64,
+    pub revision: Revision,
 }
 
 #[derive(Debug, Clone)]

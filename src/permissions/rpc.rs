@@ -1,5 +1,7 @@
 //! The PermissionService: generated types in and out.
 
+use std::time::Duration;
+
 use futures::{FutureExt, StreamExt, stream::BoxStream};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -14,8 +16,8 @@ use crate::{
     catalogue,
     decision::{Decision, Flaw, Reason},
     error::{Error, Result},
-    proto::{self as pb, permission_service_server::PermissionService},
-    replica::revision_text,
+    proto::{self as pb, consistency::Requirement, permission_service_server::PermissionService},
+    replica::{Consistency, Dated},
 };
 
 #[tonic::async_trait]
@@ -25,9 +27,7 @@ impl PermissionService for Rpc {
         request: Request<pb::CheckPermissionRequest>,
     ) -> Result<Response<pb::CheckPermissionResponse>, Status> {
         let (call, request) = Call::split(request)?;
-        let pb::CheckPermissionRequest { tenant, subject, permission, resource } = &request;
-        let answer = check(&self.0, &call, tenant, subject, permission, resource).await?;
-        Ok(Response::new(answer.into()))
+        Ok(Response::new(check(&self.0, &call, request).await?.into()))
     }
 
     async fn batch_check_permissions(
@@ -39,6 +39,7 @@ impl PermissionService for Rpc {
             let wanted = format!("expected 1 to {} items", super::MAX_ITEMS);
             return Err(Error::invalid("items", wanted).into());
         }
+        let consistency = consistency(request.consistency.as_ref())?;
         let tenant = request.tenant.as_str();
         let mut asked = Vec::with_capacity(request.items.len());
         for item in &request.items {
@@ -51,8 +52,8 @@ impl PermissionService for Rpc {
             asked.push(item);
         }
         let now = self.0.clock.now();
-        let decided = self.0.replica.ask(|facts| {
-            let admitted = match super::admit(facts, &call, tenant, now)? {
+        let decided = super::ask_as(&self.0, &call, consistency, now, |facts, call| {
+            let admitted = match super::admit(facts, call, tenant, now)? {
                 Ok(admitted) => admitted,
                 Err(refusal) => return Ok(Err(refusal)),
             };
@@ -62,14 +63,15 @@ impl PermissionService for Rpc {
             let decisions: Vec<_> = asked.iter().map(decide).collect::<Result<_, _>>()?;
             Ok(Ok((decisions, facts.revision)))
         });
-        let (decisions, revision) = decided.await??;
+        let Dated { answer: (decisions, revision), age } = decided.await?;
         let results = asked.into_iter().zip(decisions).map(|(item, decision)| match decision {
             Some(decision) => decision.into(),
             None => item.err().map(pb::CheckPermissionResult::from).unwrap_or_default(),
         });
         Ok(Response::new(pb::BatchCheckPermissionsResponse {
             results: results.collect(),
-            revision: revision_text(revision),
+            staleness: age.map(pb::duration),
+            revision: revision.text(),
         }))
     }
 
@@ -93,7 +95,8 @@ impl PermissionService for Rpc {
         request: Request<pb::ExplainPermissionRequest>,
     ) -> Result<Response<pb::ExplainPermissionResponse>, Status> {
         let (call, request) = Call::split(request)?;
-        let pb::ExplainPermissionRequest { tenant, subject, permission, resource } = &request;
+        settle(&self.0, request.consistency.as_ref()).await?;
+        let pb::ExplainPermissionRequest { tenant, subject, permission, resource, .. } = &request;
         let mut asked = Asked::parse(&self.0.keys, tenant, subject, permission, resource)?;
         asked.look_up(&self.0, &call).await?;
         let explained = super::explain(&self.0, &call, &asked).await?;
@@ -148,16 +151,52 @@ impl PermissionService for Rpc {
 async fn check(
     app: &App,
     call: &Call,
-    tenant: &str,
-    subject: &str,
-    permission: &str,
-    resource: &str,
-) -> Result<Answer> {
+    question: pb::CheckPermissionRequest,
+) -> Result<Dated<Answer>> {
+    let pb::CheckPermissionRequest { tenant, subject, permission, resource, .. } = &question;
+    let consistency = consistency(question.consistency.as_ref())?;
     let mut asked = Asked::parse(&app.keys, tenant, subject, permission, resource)?;
     asked.look_up(app, call).await?;
     let now = app.clock.now();
     asked.note(&app.activity, now);
-    app.replica.ask(|facts| super::check(facts, call, &asked, now)).await?
+    super::ask_as(app, call, consistency, now, |facts, call| super::check(facts, call, &asked, now))
+        .await
+}
+
+/// The oldest state that anybody may accept.
+const OLDEST: Duration = Duration::from_secs(24 * 3600);
+
+fn consistency(asked: Option<&pb::Consistency>) -> Result<Consistency> {
+    const FIELD: &str = "consistency";
+    let Some(asked) = asked else { return Ok(Consistency::default()) };
+    Ok(match &asked.requirement {
+        None | Some(Requirement::FullyConsistent(false)) => Consistency::Acknowledged,
+        Some(Requirement::FullyConsistent(true)) => Consistency::Committed,
+        Some(Requirement::AtLeastAsFresh(revision)) => {
+            let wrong = |wrong| Error::invalid(format!("{FIELD}.at_least_as_fresh"), wrong);
+            Consistency::AtLeast(revision.parse().map_err(wrong)?)
+        }
+        Some(Requirement::MaxStaleness(age)) => {
+            let age = Duration::try_from(*age).ok().filter(|age| *age <= OLDEST);
+            let wanted = "a duration of at most 24 hours";
+            let wrong = || Error::invalid(format!("{FIELD}.max_staleness"), wanted);
+            Consistency::Within(age.ok_or_else(wrong)?)
+        }
+    })
+}
+
+/// Waits until the facts are as new as the caller wants them, for what takes more than facts.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` for `max_staleness`; those of [`crate::replica::Replica::settle`].
+pub(super) async fn settle(app: &App, asked: Option<&pb::Consistency>) -> Result<()> {
+    match consistency(asked)? {
+        Consistency::Within(_) => {
+            let wanted = "only checks answer on an older state; leave it empty";
+            Err(Error::invalid("consistency.max_staleness", wanted))
+        }
+        consistency => app.replica.settle(consistency).await,
+    }
 }
 
 /// Answers from memory, or later. The caller is recognised anew: it may have lost its right to ask since
@@ -167,6 +206,9 @@ fn answer_streamed(
     call: &mut Call,
     question: pb::CheckPermissionStreamRequest,
 ) -> Reply<pb::CheckPermissionStreamResponse> {
+    if question.consistency.is_some() {
+        return Reply::Later(answer_streamed_later(app.clone(), call.clone(), question).boxed());
+    }
     let now = app.clock.now();
     let pb::CheckPermissionStreamRequest { tenant, subject, permission, resource, .. } = &question;
     let asked = Asked::parse(&app.keys, tenant, subject, permission, resource);
@@ -188,41 +230,48 @@ fn answer_streamed(
         (Some(Ok(None)), Ok(_)) | (None, _) => None,
     };
     match answer {
-        Some(answer) => Reply::Now(streamed(answer, question.correlation_id)),
+        Some(answer) => {
+            let answer = answer.map(|answer| Dated { answer, age: None });
+            Reply::Now(streamed(answer, question.correlation_id))
+        }
         None => Reply::Later(answer_streamed_later(app.clone(), call.clone(), question).boxed()),
     }
 }
 
 async fn answer_streamed_later(
     app: App,
-    mut call: Call,
+    call: Call,
     question: pb::CheckPermissionStreamRequest,
 ) -> Result<pb::CheckPermissionStreamResponse> {
-    let now = app.clock.now();
-    app.replica.ask(|facts| recognise_again(facts, &mut call.caller, now)).await??;
-    let pb::CheckPermissionStreamRequest { tenant, subject, permission, resource, correlation_id } =
-        question;
-    let answer = check(&app, &call, &tenant, &subject, &permission, &resource).await;
-    // Between the recognition and the answer a tenant may have been read for seconds.
-    app.replica.ask(|facts| recognise_again(facts, &mut call.caller, app.clock.now())).await??;
-    streamed(answer, correlation_id)
+    let pb::CheckPermissionStreamRequest {
+        tenant,
+        subject,
+        permission,
+        resource,
+        consistency,
+        correlation_id,
+    } = question;
+    let question =
+        pb::CheckPermissionRequest { tenant, subject, permission, resource, consistency };
+    streamed(check(&app, &call, question).await, correlation_id)
 }
 
 /// What is wrong with one question is its answer; what is wrong with the caller ends the stream.
 fn streamed(
-    answer: Result<Answer>,
+    answer: Result<Dated<Answer>>,
     correlation_id: u64,
 ) -> Result<pb::CheckPermissionStreamResponse> {
     let answer = match answer {
-        Ok(answer) => pb::CheckPermissionStreamResponse {
+        Ok(Dated { answer, age }) => pb::CheckPermissionStreamResponse {
             allowed: answer.decision.allowed(),
             reason: pb::Reason::from(answer.decision.reason).into(),
-            revision: revision_text(answer.revision),
+            staleness: age.map(pb::duration),
+            revision: answer.revision.text(),
             ..Default::default()
         },
-        Err(error @ (Error::Invalid(_) | Error::Unavailable { .. })) => {
-            pb::CheckPermissionStreamResponse { error: Some(error.into()), ..Default::default() }
-        }
+        Err(
+            error @ (Error::Invalid(_) | Error::Unavailable { .. } | Error::Precondition { .. }),
+        ) => pb::CheckPermissionStreamResponse { error: Some(error.into()), ..Default::default() },
         Err(error) => return Err(error),
     };
     Ok(pb::CheckPermissionStreamResponse { correlation_id, ..answer })
@@ -246,8 +295,15 @@ impl From<Answer> for pb::CheckPermissionResponse {
         Self {
             allowed: answer.decision.allowed(),
             reason: pb::Reason::from(answer.decision.reason).into(),
-            revision: revision_text(answer.revision),
+            staleness: None,
+            revision: answer.revision.text(),
         }
+    }
+}
+
+impl From<Dated<Answer>> for pb::CheckPermissionResponse {
+    fn from(Dated { answer, age }: Dated<Answer>) -> Self {
+        Self { staleness: age.map(pb::duration), ..answer.into() }
     }
 }
 
@@ -296,7 +352,7 @@ impl From<Explained> for pb::ExplainPermissionResponse {
             considered: explained.considered.into_iter().map(Into::into).collect(),
             considered_truncated: explained.considered_truncated,
             remedies: explained.remedies.into_iter().map(Into::into).collect(),
-            revision: revision_text(explained.revision),
+            revision: explained.revision.text(),
         }
     }
 }

@@ -12,7 +12,6 @@ use crate::{
     error::{Error, Result},
     ids::Key,
     proto::{self as pb, plan_service_server::PlanService},
-    replica::revision_text,
     text,
 };
 
@@ -28,7 +27,7 @@ impl PlanService for Rpc {
         let (call, _) = Call::split(request)?;
         let permit = permit(&self.0, &call, &call.claim(Key::SYSTEM)?).await?;
         let plans = sql::list(&self.0.pool).await?.into_iter().map(Into::into).collect();
-        let revision = revision_text(permit.revision());
+        let revision = permit.revision().text();
         Ok(Response::new(pb::ListPlansResponse { plans, revision }))
     }
 
@@ -78,7 +77,7 @@ impl PlanService for Rpc {
         let seats = Seats::count(&mut conn, permit.tenant(), self.0.clock.now()).await?;
         Ok(Response::new(pb::GetSeatUsageResponse {
             usage: Some(wire(permit.tenant_key(), &seats)),
-            revision: revision_text(permit.revision()),
+            revision: permit.revision().text(),
         }))
     }
 }

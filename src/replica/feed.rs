@@ -1,146 +1,119 @@
-//! The one task that changes this replica's facts: it applies events in order, without gaps, and adds
-//! the tenants that questions need. On a thread and connections of its own, so that no storm of
-//! operations can starve it.
+//! The one task that changes this replica's facts: it applies events in order, without gaps, tells the
+//! other replicas what it obeys, and adds the tenants that questions need. On a thread of its own, so
+//! that no storm of operations can starve it.
 
 use std::{
-    collections::{HashMap, HashSet},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
 use secrecy::SecretString;
 use sqlx::{Connection, PgConnection};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot};
+use uuid::Uuid;
 
-use super::{LOADS, Load, Loaded, Replica, load, memory::Memory};
+use super::{
+    Load,
+    epochs::Epochs,
+    events::{self, Anchor, FeedError},
+    line::Line,
+    load,
+    loading::{READERS, Reading},
+    memory::Memory,
+    rows,
+    view::{Lapse, Published},
+};
 use crate::{
     clock::Clock,
-    db,
-    decision::{Facts, Pool, Record, Time, Transition},
-    error::{Error, Result},
-    ids::TenantId,
+    decision::{Facts, Pool, Time},
+    error::Result,
+    ids::{Revision, TenantId},
 };
 
-/// The newest event format that this program can apply.
-pub const FORMAT: i32 = 1;
 /// How often the feed looks for events when nobody nudges it.
 const POLL: Duration = Duration::from_millis(250);
 /// How long it waits before it tries a lost database again.
-const RETRY: Duration = Duration::from_millis(500);
-/// The most events in one read.
-const BATCH: i64 = 1_000;
+pub const RETRY: Duration = Duration::from_millis(500);
 /// Ended sessions to remember at the least; twice as many as are needed at the most.
 const ENDED: usize = 10_000;
-/// The most tenants read at once.
-const READERS: usize = 4;
-
-#[derive(Debug, thiserror::Error)]
-pub enum FeedError {
-    #[error(transparent)]
-    Database(#[from] sqlx::Error),
-    #[error("expected revision {expected}, found {found}")]
-    Gap { expected: u64, found: u64 },
-    #[error(
-        "event {revision}.{n} needs format {format}, this program applies {FORMAT}; upgrade it"
-    )]
-    Format { revision: i64, n: i32, format: i32 },
-    #[error("event {revision}.{n} cannot be read: {source}")]
-    Body { revision: i64, n: i32, source: serde_json::Error },
-}
 
 pub struct Feed {
-    url: SecretString,
-    conn: PgConnection,
-    clock: Clock,
-    facts: Arc<ArcSwap<Facts>>,
-    applied: watch::Sender<u64>,
+    pub(super) url: SecretString,
+    pub(super) line: Line,
+    pub(super) clock: Clock,
+    pub(super) published: Arc<Published>,
     nudge: Arc<Notify>,
-    halted: Arc<AtomicBool>,
+    /// The row of this replica, as the lease has it.
+    session: Arc<std::sync::Mutex<Uuid>>,
+    /// What was last said in it.
+    acknowledged: (Uuid, Revision),
+    anchor: Anchor,
     loads: mpsc::Receiver<Load>,
-    waiting: HashMap<TenantId, Vec<oneshot::Sender<Result<()>>>>,
-    queue: std::collections::VecDeque<TenantId>,
-    reading: usize,
+    pub(super) waiting: HashMap<TenantId, Vec<oneshot::Sender<Result<()>>>>,
+    pub(super) queue: VecDeque<TenantId>,
+    pub(super) reading: usize,
     /// Connections of readers that have nothing to read.
-    idle: Vec<PgConnection>,
-    memory: Memory,
+    pub(super) idle: Vec<PgConnection>,
+    pub(super) memory: Memory,
     /// What loaded tenants share.
-    pool: Pool,
+    pub(super) pool: Pool,
     /// How many ended sessions are remembered before those that are over are forgotten.
     forget_at: usize,
-    read: (mpsc::Sender<Reading>, mpsc::Receiver<Reading>),
+    pub(super) read: (mpsc::Sender<Reading>, mpsc::Receiver<Reading>),
 }
 
-/// What a reader brings back, and the connection it used, for the next one.
-struct Reading {
-    tenant: TenantId,
-    loaded: Result<(Loaded, PgConnection), FeedError>,
+/// What a feed is started with.
+pub(super) struct Parts {
+    pub url: SecretString,
+    pub clock: Clock,
+    pub facts_memory: usize,
+    pub nudge: Arc<Notify>,
+    pub session: Arc<std::sync::Mutex<Uuid>>,
+    pub loads: mpsc::Receiver<Load>,
 }
 
-#[derive(sqlx::FromRow)]
-struct EventRow {
-    tenant_id: TenantId,
-    revision: i64,
-    n: i32,
-    format: i32,
-    body: String,
-    now: Time,
-}
-
-/// The part of an event's body that changes facts.
-#[derive(serde::Deserialize)]
-struct Effect {
-    before: Option<Record>,
-    after: Option<Record>,
+/// The facts without any tenant but the installation, and what they are of.
+struct Initial {
+    facts: Facts,
+    anchor: Anchor,
+    epochs: Epochs,
 }
 
 impl Feed {
-    /// Reads the directory and the installation's own facts; the replica can answer from then on.
+    /// Reads the directory and the installation's own facts.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn start(
-        url: SecretString,
-        clock: Clock,
-        budget: usize,
-    ) -> Result<(Replica, Self), FeedError> {
-        let mut conn = db::connect(&url).await?;
-        let initial = initial_facts(&mut conn, &clock).await?;
-        let memory = Memory::new(budget, &initial);
-        let (applied, applied_out) = watch::channel(initial.revision);
-        let facts = Arc::new(ArcSwap::from_pointee(initial));
-        let nudge = Arc::new(Notify::new());
-        let halted = Arc::new(AtomicBool::new(false));
-        let (loads, loads_out) = mpsc::channel(LOADS);
-        let replica = Replica {
-            facts: facts.clone(),
-            applied: applied_out,
-            nudge: nudge.clone(),
-            loads,
-            halted: halted.clone(),
-        };
-        let feed = Self {
+    pub(super) async fn start(parts: Parts) -> Result<Self, FeedError> {
+        let Parts { url, clock, facts_memory, nudge, session, loads } = parts;
+        let mut line = Line::careless(url.clone());
+        let initial = line.slowly(async |open| initial(&mut open.conn, &clock).await).await?;
+        let memory = Memory::new(facts_memory, &initial.facts);
+        let acknowledged = (Uuid::nil(), Revision::default());
+        Ok(Self {
             url,
-            conn,
+            line,
             clock,
-            facts,
-            applied,
+            published: Arc::new(Published::new(initial.facts, initial.epochs)),
             nudge,
-            halted,
-            loads: loads_out,
+            session,
+            acknowledged,
+            anchor: initial.anchor,
+            loads,
             waiting: HashMap::new(),
-            queue: std::collections::VecDeque::new(),
+            queue: VecDeque::new(),
             reading: 0,
             idle: Vec::new(),
             memory,
             pool: Pool::default(),
             forget_at: ENDED,
             read: mpsc::channel(READERS),
-        };
-        Ok((replica, feed))
+        })
+    }
+
+    pub fn published(&self) -> Arc<Published> {
+        self.published.clone()
     }
 
     /// Follows the events until every handle of the replica is gone.
@@ -157,30 +130,32 @@ impl Feed {
                 },
                 Some(reading) = self.read.1.recv() => { self.publish(reading).await; continue }
             }
-            let followed = self.follow().await;
-            match followed {
-                Ok(()) => self.halted.store(false, Ordering::Release),
-                Err(FeedError::Format { .. } | FeedError::Body { .. }) => {
-                    self.halted.store(true, Ordering::Release);
-                }
-                // A lost connection says nothing about what could not be applied before.
-                Err(FeedError::Database(_) | FeedError::Gap { .. }) => {}
-            }
-            if let Err(error) = followed {
+            if let Err(error) = self.catch_up().await {
                 self.recover(&error).await;
             }
         }
     }
 
+    async fn catch_up(&mut self) -> Result<(), FeedError> {
+        self.follow().await?;
+        if self.published.trouble().is_some() {
+            self.published.proceed();
+        }
+        Ok(())
+    }
+
     /// Applies everything that was committed since.
-    async fn follow(&mut self) -> Result<(), FeedError> {
+    pub(super) async fn follow(&mut self) -> Result<(), FeedError> {
         loop {
-            let from = self.facts.load().revision;
-            let rows = events(&mut self.conn, None, from).await?;
-            let Some(last) = rows.last() else { return Ok(()) };
-            self.clock.follow(last.now);
-            let mut facts = Facts::clone(&self.facts.load());
-            apply(&mut facts, &rows)?;
+            let facts = self.published.load_full();
+            let anchor = &self.anchor;
+            let read = self
+                .line
+                .with(async |open| events::since(&mut open.conn, facts.revision, anchor).await);
+            let rows = read.await?;
+            let Some(last) = rows.last() else { return self.acknowledge().await };
+            let mut facts = Facts::clone(&facts);
+            events::apply(&mut facts, &rows)?;
             let changed: HashSet<TenantId> = rows.iter().map(|row| row.tenant_id).collect();
             changed.into_iter().for_each(|tenant| self.memory.weigh(&facts, tenant));
             let ended = facts.directory.ended_sessions.len();
@@ -188,260 +163,115 @@ impl Feed {
                 facts.directory.forget_ended(self.clock.now());
                 self.forget_at = 2 * facts.directory.ended_sessions.len() + ENDED;
             }
+            report_delay(last.at, last.now);
+            self.anchor = last.anchor();
             self.swap(facts);
+            self.acknowledge().await?;
         }
     }
 
     fn swap(&self, facts: Facts) {
-        let revision = facts.revision;
-        self.facts.store(Arc::new(facts));
-        metrics::gauge!("rolecall_replica_revision").set(revision as f64);
-        // Only now: whoever waits for the revision must find it in the facts.
-        self.applied.send_replace(revision);
+        report(facts.revision);
+        self.published.swap(facts);
     }
 
-    fn enqueue(&mut self, load: Load) {
-        if self.facts.load().tenant(load.tenant).is_some() {
-            let _ = load.done.send(Ok(()));
-            return;
+    /// Tells the other replicas what this one obeys: after the facts were replaced, never before.
+    async fn acknowledge(&mut self) -> Result<(), FeedError> {
+        let session = *self.session.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let saying = (session, self.published.load().revision);
+        if self.acknowledged != saying {
+            let (session, revision) = saying;
+            let said = self
+                .line
+                .with(async |open| rows::acknowledge(&mut open.conn, session, revision).await);
+            said.await?;
+            self.acknowledged = saying;
         }
-        let waiting = self.waiting.entry(load.tenant).or_default();
-        if waiting.is_empty() {
-            self.queue.push_back(load.tenant);
-        }
-        waiting.push(load.done);
-        self.start_readers();
-    }
-
-    fn start_readers(&mut self) {
-        while self.reading < READERS
-            && let Some(tenant) = self.queue.pop_front()
-        {
-            self.reading += 1;
-            let (url, done, idle) = (self.url.clone(), self.read.0.clone(), self.idle.pop());
-            tokio::spawn(async move {
-                let loaded = read_tenant(&url, idle, tenant).await;
-                let _ = done.send(Reading { tenant, loaded }).await;
-            });
-        }
-    }
-
-    /// Brings what a reader read to the revision of the facts, and puts it there.
-    async fn publish(&mut self, reading: Reading) {
-        let Reading { tenant, loaded } = reading;
-        self.reading -= 1;
-        let published = match loaded {
-            Ok((loaded, conn)) => {
-                self.idle.push(conn);
-                self.merge(loaded).await
-            }
-            Err(error) => Err(error),
-        };
-        if let Err(error) = &published {
-            tracing::warn!(%tenant, %error, "a tenant was not loaded");
-        }
-        for done in self.waiting.remove(&tenant).unwrap_or_default() {
-            let _ = done.send(match &published {
-                Ok(()) => Ok(()),
-                Err(_) => Err(Error::Unavailable {
-                    message: "the tenant could not be loaded",
-                    retry_after: RETRY,
-                }),
-            });
-        }
-        self.start_readers();
-    }
-
-    async fn merge(&mut self, mut loaded: Loaded) -> Result<(), FeedError> {
-        // The snapshot may be ahead of the facts: never publish a tenant newer than its neighbours.
-        while self.facts.load().revision < loaded.revision {
-            self.follow().await?;
-        }
-        // Or behind them: bring it forward by its own events.
-        let target = self.facts.load().revision;
-        let id = loaded.facts.id;
-        'behind: while loaded.revision < target {
-            let rows = events(&mut self.conn, Some(id), loaded.revision).await?;
-            if rows.is_empty() {
-                break;
-            }
-            for row in &rows {
-                let revision = row.revision.unsigned_abs();
-                if revision > target {
-                    break 'behind;
-                }
-                if row.tenant_id == id {
-                    let effect = effect(row)?;
-                    loaded.facts.apply(effect.before.as_ref(), effect.after.as_ref());
-                }
-                loaded.revision = revision;
-            }
-        }
-        let mut facts = Facts::clone(&self.facts.load());
-        loaded.facts.share(&mut self.pool);
-        loaded.facts.ask(self.clock.now().timestamp_micros());
-        facts.insert_tenant(loaded.facts);
-        self.memory.weigh(&facts, id);
-        self.memory.make_room(&mut facts, id);
-        self.facts.store(Arc::new(facts));
         Ok(())
     }
 
-    /// After a lost connection it goes on where it was; after a gap it starts over.
+    /// After a lost connection it goes on where it was; in another history it starts over.
     async fn recover(&mut self, error: &FeedError) {
         tracing::warn!(%error, "the feed of events was interrupted");
         metrics::counter!("rolecall_feed_interruptions_total").increment(1);
-        tokio::time::sleep(RETRY).await;
-        match db::connect(&self.url).await {
-            Ok(conn) => self.conn = conn,
-            Err(error) => {
-                tracing::warn!(%error, "the database does not answer");
-                return;
+        match error {
+            // A lost connection says nothing about what could not be applied before. The database may have
+            // crashed, and lost what was said last.
+            FeedError::Database(_) => self.acknowledged = Default::default(),
+            FeedError::Format { .. } | FeedError::Body { .. } => {
+                self.published.halt(Lapse::Unreadable, &error.to_string());
             }
-        }
-        if matches!(error, FeedError::Gap { .. }) {
-            match initial_facts(&mut self.conn, &self.clock).await {
-                Ok(facts) => {
-                    self.memory.restart(&facts);
-                    self.swap(facts);
+            // The lease sees to it that another epoch begins; until then there is nothing to read.
+            FeedError::History(_) => self.published.halt(Lapse::History, &error.to_string()),
+            FeedError::Gap { .. } | FeedError::Epoch => {
+                self.published.halt(Lapse::History, &error.to_string());
+                match self.restart().await {
+                    Ok(()) => return,
+                    Err(error) => tracing::warn!(%error, "the facts were not read anew"),
                 }
-                Err(error) => tracing::warn!(%error, "the facts were not reloaded"),
             }
         }
+        tokio::time::sleep(RETRY).await;
+    }
+
+    /// Reads everything anew. What is being loaded is of the old facts: it is forgotten when it comes.
+    async fn restart(&mut self) -> Result<(), FeedError> {
+        let clock = self.clock.clone();
+        let initial = self.line.slowly(async |open| initial(&mut open.conn, &clock).await).await?;
+        let before = self.published.load().revision;
+        let now = initial.facts.revision;
+        if before.epoch != now.epoch {
+            tell_of_epoch(before, now, &initial.epochs);
+            let lost = self.line.with(async |open| rows::fence(&mut open.conn, before).await);
+            lost.await?;
+        }
+        self.anchor = initial.anchor;
+        self.memory.restart(&initial.facts);
+        report(now);
+        self.published.restart(initial.facts, initial.epochs);
+        self.acknowledge().await
     }
 }
 
-async fn initial_facts(conn: &mut PgConnection, clock: &Clock) -> Result<Facts, FeedError> {
+/// Says what was lost between two epochs: changes that this replica has obeyed.
+fn tell_of_epoch(before: Revision, now: Revision, epochs: &Epochs) {
+    tracing::warn!(%before, %now, "another epoch has begun: a failover, or a restored database");
+    let Some(base) = epochs.base_after(before.epoch).filter(|base| *base < before.number) else {
+        return;
+    };
+    metrics::counter!("rolecall_lost_revisions_total").increment(before.number - base);
+    tracing::error!(
+        epoch = before.epoch,
+        first = base + 1,
+        last = before.number,
+        "acknowledged changes were lost: the database does not have these revisions any more"
+    );
+}
+
+#[expect(clippy::cast_precision_loss, reason = "gauges are floats")]
+fn report(revision: Revision) {
+    metrics::gauge!("rolecall_replica_revision").set(revision.number as f64);
+    metrics::gauge!("rolecall_replica_epoch").set(f64::from(revision.epoch));
+}
+
+/// From the commit of a change to its being obeyed here; both times are PostgreSQL's.
+fn report_delay(committed: Time, read: Time) {
+    let delay = (read - committed).to_std().unwrap_or_default();
+    metrics::histogram!("rolecall_feed_delay_seconds").record(delay);
+}
+
+async fn initial(conn: &mut PgConnection, clock: &Clock) -> Result<Initial, FeedError> {
     let mut tx = conn.begin_with("begin isolation level repeatable read, read only").await?;
     let now: Time =
         sqlx::query_scalar!(r#"select clock_timestamp() "now!""#).fetch_one(&mut *tx).await?;
     clock.follow(now);
-    let revision = load::revision(&mut tx).await?;
-    readable(&mut tx).await?;
+    // First the revision: it fixes the snapshot, so that nothing read later is newer than it says.
+    let revision = rows::position(&mut tx).await?;
+    let anchor = events::anchor(&mut tx).await?;
+    events::readable(&mut tx).await?;
     let mut facts = Facts::new(revision, load::directory(&mut tx, now).await?);
     facts.insert_tenant(load::tenant(&mut tx, TenantId::SYSTEM).await?);
+    let epochs = rows::epochs(&mut tx).await?;
     tx.commit().await?;
-    Ok(facts)
-}
-
-/// Refuses tables that hold what only a newer program understands.
-async fn readable(conn: &mut PgConnection) -> Result<(), FeedError> {
-    let newer = sqlx::query!(
-        "select revision, n, format from events where format > 1 and format > $1
-         order by revision limit 1",
-        FORMAT
-    )
-    .fetch_optional(conn)
-    .await?;
-    match newer {
-        None => Ok(()),
-        Some(row) => {
-            Err(FeedError::Format { revision: row.revision, n: row.n, format: row.format })
-        }
-    }
-}
-
-async fn read_tenant(
-    url: &SecretString,
-    idle: Option<PgConnection>,
-    tenant: TenantId,
-) -> Result<(Loaded, PgConnection), FeedError> {
-    if let Some(mut conn) = idle {
-        match read_with(&mut conn, tenant).await {
-            // It may have been lost while it was idle: once more, with a new one.
-            Err(FeedError::Database(_)) => {}
-            read => return Ok((read?, conn)),
-        }
-    }
-    let mut conn = db::connect(url).await?;
-    Ok((read_with(&mut conn, tenant).await?, conn))
-}
-
-async fn read_with(conn: &mut PgConnection, tenant: TenantId) -> Result<Loaded, FeedError> {
-    let mut tx = conn.begin_with("begin isolation level repeatable read, read only").await?;
-    // First the revision: it fixes the snapshot, so that nothing read later is newer than it says.
-    let revision = load::revision(&mut tx).await?;
-    readable(&mut tx).await?;
-    let facts = load::tenant(&mut tx, tenant).await?;
-    tx.commit().await?;
-    Ok(Loaded { facts, revision })
-}
-
-async fn events(
-    conn: &mut PgConnection,
-    tenant: Option<TenantId>,
-    after: u64,
-) -> sqlx::Result<Vec<EventRow>> {
-    let after = i64::try_from(after).unwrap_or(i64::MAX);
-    let mut rows =
-        match tenant {
-            None => sqlx::query_as!(
-                EventRow,
-                r#"select tenant_id "tenant_id: TenantId", revision, n, format, body::text "body!",
-                          clock_timestamp() "now!"
-                   from events where revision > $1 order by revision, n limit $2"#,
-                after,
-                BATCH
-            )
-            .fetch_all(&mut *conn)
-            .await?,
-            Some(tenant) => sqlx::query_as!(
-                EventRow,
-                r#"select tenant_id "tenant_id: TenantId", revision, n, format, body::text "body!",
-                          clock_timestamp() "now!"
-                   from events where tenant_id = $3 and revision > $1
-                   order by tenant_id, revision, n limit $2"#,
-                after,
-                BATCH,
-                tenant as TenantId
-            )
-            .fetch_all(&mut *conn)
-            .await?,
-        };
-    // A revision is applied whole or not at all: leave one that the limit may have cut to the next
-    // read, unless it is the only one.
-    if rows.len() == usize::try_from(BATCH).unwrap_or(usize::MAX)
-        && let (Some(first), Some(last)) =
-            (rows.first().map(|r| r.revision), rows.last().map(|r| r.revision))
-    {
-        if first == last {
-            return whole_revision(conn, first).await;
-        }
-        rows.retain(|row| row.revision < last);
-    }
-    Ok(rows)
-}
-
-async fn whole_revision(conn: &mut PgConnection, revision: i64) -> sqlx::Result<Vec<EventRow>> {
-    sqlx::query_as!(
-        EventRow,
-        r#"select tenant_id "tenant_id: TenantId", revision, n, format, body::text "body!",
-                  clock_timestamp() "now!"
-           from events where revision = $1 order by n"#,
-        revision
-    )
-    .fetch_all(conn)
-    .await
-}
-
-fn apply(facts: &mut Facts, rows: &[EventRow]) -> Result<(), FeedError> {
-    for row in rows {
-        let found = row.revision.unsigned_abs();
-        let expected = if row.n == 0 { facts.revision + 1 } else { facts.revision };
-        if found != expected {
-            return Err(FeedError::Gap { expected, found });
-        }
-        let Effect { before, after } = effect(row)?;
-        facts.apply(&Transition { tenant: row.tenant_id, before, after });
-        facts.revision = found;
-    }
-    Ok(())
-}
-
-fn effect(row: &EventRow) -> Result<Effect, FeedError> {
-    let EventRow { revision, n, format, .. } = *row;
-    if format > FORMAT {
-        return Err(FeedError::Format { revision, n, format });
-    }
-    serde_json::from_str(&row.body).map_err(|source| FeedError::Body { revision, n, source })
+    Ok(Initial { facts, anchor, epochs })
 }

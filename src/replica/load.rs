@@ -24,19 +24,6 @@ fn key(text: String) -> sqlx::Result<Key> {
     Key::try_from(text).map_err(corrupt)
 }
 
-/// The number of the last event that this transaction's snapshot sees.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn revision(conn: &mut PgConnection) -> sqlx::Result<u64> {
-    let revision = sqlx::query_scalar!(
-        r#"select revision from events order by revision desc, n desc limit 1"#
-    )
-    .fetch_optional(conn)
-    .await?;
-    Ok(revision.unwrap_or_default().unsigned_abs())
-}
-
 /// What is known of every tenant and account.
 ///
 /// # Errors

@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, Semaphore};
 use crate::{
     decision::Time,
     error::{Error, Result},
-    ids::TenantId,
+    ids::{Revision, TenantId},
 };
 
 /// The most events in one read.
@@ -29,7 +29,7 @@ const FOLLOWERS_OF_TENANT: usize = 100;
 
 /// What one change did.
 #[derive(Debug)]
-pub struct Revision {
+pub struct Committed {
     pub number: u64,
     pub events: Vec<EventText>,
 }
@@ -47,7 +47,7 @@ pub struct EventText {
 /// Everything that happened up to a revision.
 #[derive(Debug)]
 pub struct Stretch {
-    pub revisions: Vec<Arc<Revision>>,
+    pub revisions: Vec<Arc<Committed>>,
     pub until: u64,
 }
 
@@ -57,12 +57,13 @@ pub struct Tail {
     places: Arc<std::sync::Mutex<HashMap<TenantId, usize>>>,
 }
 
-/// All revisions after `start` up to `end`.
+/// All revisions after `start` up to `end`, of one epoch's history.
 #[derive(Default)]
 struct Kept {
+    epoch: u32,
     start: u64,
     end: u64,
-    revisions: VecDeque<Arc<Revision>>,
+    revisions: VecDeque<Arc<Committed>>,
     bytes: usize,
 }
 
@@ -109,23 +110,29 @@ impl Tail {
         pool: &PgPool,
         tenant: Option<TenantId>,
         after: u64,
-        applied: u64,
+        applied: Revision,
     ) -> Result<Stretch> {
         if let Some(stretch) = self.shared(pool, after, applied).await? {
             return Ok(stretch);
         }
         let _turn = self.readers.acquire().await.map_err(Error::internal)?;
-        read(pool, tenant, after, applied).await
+        read(pool, tenant, after, applied.number).await
     }
 
     /// From what is kept, read on to `applied` by whoever comes first.
-    async fn shared(&self, pool: &PgPool, after: u64, applied: u64) -> Result<Option<Stretch>> {
+    async fn shared(
+        &self,
+        pool: &PgPool,
+        after: u64,
+        applied: Revision,
+    ) -> Result<Option<Stretch>> {
         let reach = KEPT as u64;
+        let Revision { epoch, number: applied, .. } = applied;
         let mut kept = self.kept.lock().await;
-        if applied.saturating_sub(kept.end) > reach {
+        if kept.epoch != epoch || applied.saturating_sub(kept.end) > reach {
             // Nobody followed for a while, and nobody need read what happened meanwhile.
             let start = if applied.saturating_sub(after) <= reach { after } else { applied };
-            *kept = Kept { start, end: start, ..Kept::default() };
+            *kept = Kept { epoch, start, end: start, ..Kept::default() };
         }
         if after < kept.start {
             return Ok(None);
@@ -144,7 +151,7 @@ impl Tail {
 }
 
 impl Kept {
-    fn append(&mut self, revisions: Vec<Arc<Revision>>, until: u64) {
+    fn append(&mut self, revisions: Vec<Arc<Committed>>, until: u64) {
         self.end = until;
         self.bytes += revisions.iter().map(|revision| revision.bytes()).sum::<usize>();
         self.revisions.extend(revisions);
@@ -157,7 +164,7 @@ impl Kept {
     }
 }
 
-impl Revision {
+impl Committed {
     fn bytes(&self) -> usize {
         self.events.iter().map(|event| event.body.len()).sum()
     }
@@ -174,14 +181,6 @@ impl Drop for Place {
         }
         metrics::gauge!("rolecall_watchers").decrement(1);
     }
-}
-
-/// The last revision that was committed.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn newest(pool: &PgPool) -> Result<u64> {
-    Ok(super::load::revision(&mut *pool.acquire().await?).await?)
 }
 
 struct Row {
@@ -254,15 +253,15 @@ async fn whole(pool: &PgPool, tenant: Option<TenantId>, revision: i64) -> Result
     Ok(rows)
 }
 
-fn grouped(rows: Vec<Row>) -> Vec<Arc<Revision>> {
-    let mut revisions: Vec<Revision> = Vec::new();
+fn grouped(rows: Vec<Row>) -> Vec<Arc<Committed>> {
+    let mut revisions: Vec<Committed> = Vec::new();
     for row in rows {
         let number = row.revision.unsigned_abs();
         let Row { tenant_id: tenant, n, at, body, hash, .. } = row;
         let event = EventText { tenant, n, at, body, hash };
         match revisions.last_mut() {
             Some(last) if last.number == number => last.events.push(event),
-            _ => revisions.push(Revision { number, events: vec![event] }),
+            _ => revisions.push(Committed { number, events: vec![event] }),
         }
     }
     revisions.into_iter().map(Arc::new).collect()

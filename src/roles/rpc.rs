@@ -17,7 +17,6 @@ use crate::{
     ids::Key,
     page::Page,
     proto::{self as pb, role_service_server::RoleService},
-    replica::revision_text,
     tenants, text,
 };
 
@@ -83,7 +82,7 @@ impl RoleService for Rpc {
         let role = sql::get(&self.0.pool, &permit, &request.role).await?;
         Ok(Response::new(pb::GetRoleResponse {
             role: Some(role.into()),
-            revision: revision_text(permit.revision()),
+            revision: permit.revision().text(),
         }))
     }
 
@@ -103,7 +102,7 @@ impl RoleService for Rpc {
         Ok(Response::new(pb::ListRolesResponse {
             roles: rows.into_iter().map(Into::into).collect(),
             next_page_token,
-            revision: revision_text(permit.revision()),
+            revision: permit.revision().text(),
         }))
     }
 

@@ -12,7 +12,6 @@ use crate::{
     page::Page,
     proto as pb,
     refusals::Kind,
-    replica::revision_text,
     text,
 };
 
@@ -37,7 +36,7 @@ pub async fn list_security_events(
     Ok(Response::new(pb::ListSecurityEventsResponse {
         events: rows.into_iter().map(Into::into).collect(),
         next_page_token,
-        revision: revision_text(permit.revision()),
+        revision: permit.revision().text(),
     }))
 }
 

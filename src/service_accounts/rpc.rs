@@ -17,7 +17,6 @@ use crate::{
     ids::{ApiKeyId, Holder, Key, ServiceAccountId},
     page::Page,
     proto::{self as pb, service_account_service_server::ServiceAccountService},
-    replica::revision_text,
     text,
 };
 
@@ -58,7 +57,7 @@ impl ServiceAccountService for Rpc {
         let roles = roles.remove(&id.uuid()).unwrap_or_default();
         Ok(Response::new(pb::GetServiceAccountResponse {
             service_account: Some(wire(account, roles)),
-            revision: revision_text(permit.revision()),
+            revision: permit.revision().text(),
         }))
     }
 
@@ -84,7 +83,7 @@ impl ServiceAccountService for Rpc {
         Ok(Response::new(pb::ListServiceAccountsResponse {
             service_accounts: rows.into_iter().map(&mut shown).collect(),
             next_page_token,
-            revision: revision_text(permit.revision()),
+            revision: permit.revision().text(),
         }))
     }
 
@@ -167,7 +166,7 @@ impl ServiceAccountService for Rpc {
         Ok(Response::new(pb::ListApiKeysResponse {
             api_keys: rows.into_iter().map(Into::into).collect(),
             next_page_token,
-            revision: revision_text(permit.revision()),
+            revision: permit.revision().text(),
         }))
     }
 

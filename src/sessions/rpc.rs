@@ -17,7 +17,6 @@ use crate::{
     ids::{Key, SessionId, UserId},
     page::Page,
     proto::{self as pb, session_service_server::SessionService},
-    replica::revision_text,
     text,
 };
 
@@ -88,7 +87,7 @@ impl SessionService for Rpc {
         Ok(Response::new(pb::ListSessionsResponse {
             sessions: rows.into_iter().map(Into::into).collect(),
             next_page_token,
-            revision: revision_text(permit.revision()),
+            revision: permit.revision().text(),
         }))
     }
 

@@ -19,7 +19,6 @@ use crate::{
     page::Page,
     plans,
     proto::{self as pb, tenant_service_server::TenantService},
-    replica::revision_text,
     text::{self, Email},
 };
 
@@ -62,7 +61,7 @@ impl TenantService for Rpc {
         let permit = permit(&self.0, &call, &call.claim(&request.tenant)?).await?;
         let tenant = sql::get(&self.0.pool, &permit).await?;
         let tenant = add_administrators(&self.0, Some(tenant.into())).await?;
-        let revision = revision_text(permit.revision());
+        let revision = permit.revision().text();
         Ok(Response::new(pb::GetTenantResponse { tenant, revision }))
     }
 
@@ -82,7 +81,7 @@ impl TenantService for Rpc {
         Ok(Response::new(pb::ListTenantsResponse {
             tenants: rows.into_iter().map(Into::into).collect(),
             next_page_token,
-            revision: revision_text(permit.revision()),
+            revision: permit.revision().text(),
         }))
     }
 

@@ -20,7 +20,6 @@ use crate::{
     passwords::Passwords,
     proto::{self as pb, user_service_server::UserService},
     recovery::{self, NewEmail},
-    replica::revision_text,
     secret::Proof,
     sessions,
     text::{self, Email},
@@ -47,7 +46,7 @@ impl UserService for Rpc {
         let found = found.ok_or_else(|| Error::not_found("user", user))?;
         Ok(Response::new(pb::GetUserResponse {
             user: Some(found.user.into()),
-            revision: revision_text(permit.revision()),
+            revision: permit.revision().text(),
         }))
     }
 
@@ -84,7 +83,7 @@ impl UserService for Rpc {
         Ok(Response::new(pb::ListMyTenantsResponse {
             tenants: rows.into_iter().map(Into::into).collect(),
             next_page_token,
-            revision: revision_text(permit.revision()),
+            revision: permit.revision().text(),
         }))
     }
 

@@ -12,7 +12,6 @@ use crate::{
     error::{Error, Result},
     page::Page,
     proto::{self as pb, workspace_service_server::WorkspaceService},
-    replica::revision_text,
     text,
 };
 
@@ -47,7 +46,7 @@ impl WorkspaceService for Rpc {
         let workspace = sql::get(&self.0.pool, &permit, &request.workspace).await?;
         Ok(Response::new(pb::GetWorkspaceResponse {
             workspace: Some(workspace.into()),
-            revision: revision_text(permit.revision()),
+            revision: permit.revision().text(),
         }))
     }
 
@@ -67,7 +66,7 @@ impl WorkspaceService for Rpc {
         Ok(Response::new(pb::ListWorkspacesResponse {
             workspaces: rows.into_iter().map(Into::into).collect(),
             next_page_token,
-            revision: revision_text(permit.revision()),
+            revision: permit.revision().text(),
         }))
     }
 

@@ -92,6 +92,7 @@ pub fn streamed(id: u64, question: pb::CheckPermissionRequest) -> pb::CheckPermi
         permission: question.permission,
         resource: question.resource,
         correlation_id: id,
+        ..Default::default()
     }
 }
 
@@ -129,7 +130,8 @@ async fn a_batch_answers_in_order_and_a_malformed_item_fails_no_other() {
         item(&user, "files.read", "workspaces/nowhere"),
         item(&user, "iam.administer", "folders/42"),
     ];
-    let mut request = pb::BatchCheckPermissionsRequest { tenant: "acme".into(), items };
+    let mut request =
+        pb::BatchCheckPermissionsRequest { tenant: "acme".into(), items, consistency: None };
     let told = |response: &pb::BatchCheckPermissionsResponse| -> Vec<String> {
         let told = response.results.iter().map(|result| match &result.error {
             Some(error) => format!("{} {}", error.reason, error.field),
@@ -170,6 +172,7 @@ async fn a_batch_has_one_to_a_thousand_items() {
     let batch = |count: usize| pb::BatchCheckPermissionsRequest {
         tenant: "acme".into(),
         items: vec![item(&user, "iam.administer", ""); count],
+        consistency: None,
     };
     for count in [0, 1001] {
         let refused = admin.permissions().batch_check_permissions(batch(count)).await.unwrap_err();

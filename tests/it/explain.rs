@@ -16,6 +16,7 @@ async fn explain(
         subject: subject.into(),
         permission: permission.into(),
         resource: resource.into(),
+        ..Default::default()
     };
     by.permissions().explain_permission(request).await.unwrap().into_inner()
 }

@@ -82,6 +82,7 @@ fn who(resource: &str, page_size: i32, page_token: &str) -> pb::ListSubjectsRequ
         resource: resource.into(),
         page_size,
         page_token: page_token.into(),
+        ..Default::default()
     }
 }
 
@@ -159,6 +160,7 @@ async fn a_stream_of_subjects_is_of_one_revision_and_says_when_it_is_complete() 
         tenant: "acme".into(),
         permission: READ.into(),
         resource: "workspaces/paris".into(),
+        ..Default::default()
     };
     let stream = office.admin.permissions().stream_subjects(asked).await.unwrap().into_inner();
     let messages: Vec<_> = stream.try_collect().await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rolecall::proto as pb;
+use rolecall::{ids::Revision, proto as pb};
 use tonic::{Code, Status, Streaming, transport::Endpoint};
 
 use crate::world::{Api, World, database, field, reason, role_on};
@@ -22,6 +22,11 @@ fn after(revision: &str, request: pb::WatchChangesRequest) -> pb::WatchChangesRe
 }
 
 type Changes = Streaming<pb::WatchChangesResponse>;
+
+/// Before the first change of all.
+fn beginning(world: &World) -> String {
+    world.server.app.replica.facts().revision.at(0).text()
+}
 
 /// A stream that was opened, and where it starts.
 async fn watch(by: &Api, request: pb::WatchChangesRequest) -> Result<(Changes, String), Status> {
@@ -106,7 +111,7 @@ async fn a_watcher_that_comes_back_misses_nothing_and_sees_nothing_twice() {
     let (mut again, _) = watch(&acme, after(&start, of("acme"))).await.unwrap();
     assert_eq!(change(&mut again).await.events[0].target, "office-0");
     let roles = pb::WatchChangesRequest { verbs: vec!["tenant.*".into()], ..of("acme") };
-    let (mut some, _) = watch(&acme, after("rev_0", roles)).await.unwrap();
+    let (mut some, _) = watch(&acme, after(&beginning(&world), roles)).await.unwrap();
     let verbs =
         [change(&mut some).await, change(&mut some).await].map(|c| c.events[0].verb.clone());
     assert_eq!(verbs, ["tenant.created", "tenant.activated"]);
@@ -141,7 +146,8 @@ async fn history_comes_in_whole_revisions_however_long_it_is() {
             let mut found = Vec::new();
             while position < to {
                 let only = tenant.map(Into::into);
-                let stretch = tail.after(&pool, only, position, to).await.unwrap();
+                let stretch =
+                    tail.after(&pool, only, position, Revision::default().at(to)).await.unwrap();
                 assert!(stretch.until > position && stretch.until <= to);
                 position = stretch.until;
                 for revision in stretch.revisions {
@@ -367,6 +373,7 @@ async fn all_tenants_are_watched_by_the_installation_alone() {
     for (request, wrong) in [
         (both, "tenant"),
         (after("rev_99999999", of_all()), "after_revision"),
+        (after(&start[..25], of_all()), "after_revision"),
         (after("99", of_all()), "after_revision"),
         (after("rev_+1", of_all()), "after_revision"),
         (pb::WatchChangesRequest { verbs: vec!["%".into()], ..of_all() }, "verbs[0]"),
@@ -381,12 +388,15 @@ async fn all_tenants_are_watched_by_the_installation_alone() {
         let status = watch(&world.operator, request).await.unwrap_err();
         assert_eq!((status.code(), field(&status).as_str()), (Code::InvalidArgument, wrong));
     }
+    let far = start.parse::<Revision>().unwrap().at(99_999_999).text();
+    let lost = watch(&world.operator, after(&far, of_all())).await.unwrap_err();
+    assert_eq!((lost.code(), reason(&lost).as_str()), (Code::FailedPrecondition, "REVISION_LOST"));
     // All of history, in which every revision comes once.
-    let (mut all, _) = watch(&world.operator, after("rev_0", of_all())).await.unwrap();
+    let (mut all, _) = watch(&world.operator, after(&beginning(&world), of_all())).await.unwrap();
     let mut expected = 1;
     loop {
         let revision = change(&mut all).await.revision;
-        assert_eq!(revision, format!("rev_{expected}"));
+        assert_eq!(revision.parse::<Revision>().unwrap().number, expected);
         expected += 1;
         if revision == start {
             break;

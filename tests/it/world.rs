@@ -12,6 +12,7 @@ use std::{
 use rolecall::{
     db,
     dev::postgres::{Options, Postgres},
+    faults::Faults,
     mail::Mail,
     proto::{self as pb, accept_invitation_request::Account},
     secret::Keys,
@@ -208,6 +209,11 @@ pub fn settings(database: &SecretString, keys: Keys, mail_url: &str) -> Settings
     Settings {
         database: database.clone(),
         database_pool: 8,
+        lease: Duration::from_secs(10),
+        replica_name: "test".to_owned(),
+        state_dir: None,
+        quorum: false,
+        faults: Faults::default(),
         facts_memory: 1 << 30,
         warm_tenants: Vec::new(),
         listen: "127.0.0.1:0".parse().unwrap(),
@@ -269,6 +275,7 @@ pub fn check(
         subject: subject.into(),
         permission: permission.into(),
         resource: resource.into(),
+        ..Default::default()
     }
 }
 

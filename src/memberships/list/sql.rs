@@ -11,16 +11,16 @@ use crate::{
     assignments::{self, Shown},
     decision::scope_text,
     error::Result,
-    ids::TenantId,
+    ids::{Revision, TenantId},
     memberships::sql::Row,
-    replica::load,
+    replica,
 };
 
 /// A page of the list, how many match over all pages, and the revision of both.
 pub struct Found {
     pub rows: Vec<Listed>,
     pub total: i64,
-    pub revision: u64,
+    pub revision: Revision,
 }
 
 /// Lists people, in one snapshot.
@@ -32,7 +32,7 @@ pub async fn list(
     limit: i64,
 ) -> Result<Found> {
     let mut tx = pool.begin_with("begin isolation level repeatable read, read only").await?;
-    let revision = load::revision(&mut tx).await?;
+    let revision = replica::position(&mut tx).await?;
     let mut query = QueryBuilder::new("select (");
     MEMBERS.count(&mut query, permit, filter);
     query.push(") + (");

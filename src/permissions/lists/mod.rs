@@ -14,7 +14,7 @@ use crate::{
         TenantNotLoaded, There, Time, effective_permissions, scopes, subjects,
     },
     error::Result,
-    ids::SubjectId,
+    ids::{Revision, SubjectId},
 };
 
 pub use rpc::{list_effective_permissions, list_scopes, list_subjects, stream_subjects};
@@ -26,7 +26,7 @@ const MAX_GROUPS: usize = 20;
 #[derive(Debug, Clone)]
 struct Answer<T> {
     found: Result<T, Reason>,
-    revision: u64,
+    revision: Revision,
 }
 
 /// Whom a list is about, for a caller who may ask.

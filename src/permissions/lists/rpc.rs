@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use futures::{StreamExt, stream::BoxStream};
 use tonic::{Request, Response, Status};
 
-use super::{About, Allowed, MAX_GROUPS, Wanted, stream, stream::Batch};
+use super::{super::rpc::settle, About, Allowed, MAX_GROUPS, Wanted, stream, stream::Batch};
 use crate::{
     access::permit,
     app::{App, Rpc},
@@ -16,7 +16,6 @@ use crate::{
     ids::{SubjectId, TenantId},
     page::Page,
     proto as pb,
-    replica::revision_text,
     roles::templates,
 };
 
@@ -33,6 +32,7 @@ pub async fn list_effective_permissions(
 ) -> Result<Response<pb::ListEffectivePermissionsResponse>, Status> {
     let (app, (call, request)) = (&rpc.0, Call::split(request)?);
     let pb::ListEffectivePermissionsRequest { tenant, subject, resource, expand, .. } = &request;
+    settle(app, request.consistency.as_ref()).await?;
     let there = super::resource(resource)?;
     let binding = ("effective permissions", tenant, subject, resource, expand);
     let page = Page::<String>::read(&app.keys, &binding, request.page_size, &request.page_token)?;
@@ -51,7 +51,7 @@ pub async fn list_effective_permissions(
         permissions,
         next_page_token,
         reason,
-        revision: revision_text(answer.revision),
+        revision: answer.revision.text(),
     }))
 }
 
@@ -65,6 +65,7 @@ pub async fn list_scopes(
 ) -> Result<Response<pb::ListScopesResponse>, Status> {
     let (app, (call, request)) = (&rpc.0, Call::split(request)?);
     let pb::ListScopesRequest { tenant, subject, permission, .. } = &request;
+    settle(app, request.consistency.as_ref()).await?;
     let wanted = super::permission(permission)?;
     let binding = ("scopes", tenant, subject, permission);
     let page = Page::<String>::read(&app.keys, &binding, request.page_size, &request.page_token)?;
@@ -77,7 +78,7 @@ pub async fn list_scopes(
         scopes: scopes.into_iter().map(Into::into).collect(),
         next_page_token,
         reason,
-        revision: revision_text(answer.revision),
+        revision: answer.revision.text(),
     }))
 }
 
@@ -90,7 +91,9 @@ pub async fn list_subjects(
     request: Request<pb::ListSubjectsRequest>,
 ) -> Result<Response<pb::ListSubjectsResponse>, Status> {
     let (app, (call, request)) = (&rpc.0, Call::split(request)?);
-    let pb::ListSubjectsRequest { tenant, permission, resource, page_size, page_token } = request;
+    settle(app, request.consistency.as_ref()).await?;
+    let pb::ListSubjectsRequest { tenant, permission, resource, page_size, page_token, .. } =
+        request;
     let binding = ("subjects", &tenant, &permission, &resource);
     let page = Page::<SubjectId>::read(&app.keys, &binding, page_size, &page_token)?;
     let wanted = Wanted { tenant, permission, resource }.check()?;
@@ -105,7 +108,7 @@ pub async fn list_subjects(
         subjects: part.found.into_iter().map(Into::into).collect(),
         next_page_token: next.unwrap_or_default(),
         reason: reason(part.reason),
-        revision: revision_text(revision),
+        revision: revision.text(),
     }))
 }
 
@@ -118,7 +121,8 @@ pub async fn stream_subjects(
     request: Request<pb::StreamSubjectsRequest>,
 ) -> Result<Response<BoxStream<'static, Result<pb::StreamSubjectsResponse, Status>>>, Status> {
     let (app, (call, request)) = (rpc.0.clone(), Call::split(request)?);
-    let pb::StreamSubjectsRequest { tenant, permission, resource } = request;
+    settle(&app, request.consistency.as_ref()).await?;
+    let pb::StreamSubjectsRequest { tenant, permission, resource, .. } = request;
     let wanted = Wanted { tenant, permission, resource }.check()?;
     let home = call.authority().map_or(TenantId::SYSTEM, Authority::home);
     let place = app.tail.join(home)?;
@@ -205,7 +209,7 @@ impl From<Batch> for pb::StreamSubjectsResponse {
             subjects: batch.found.into_iter().map(Into::into).collect(),
             complete: batch.complete,
             reason: reason(batch.reason),
-            revision: revision_text(batch.revision),
+            revision: batch.revision.text(),
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     caller::Call,
     decision::{Facts, Reason, Time},
     error::{Error, Result},
-    ids::SubjectId,
+    ids::{Revision, SubjectId},
     replica::Place,
 };
 
@@ -46,7 +46,7 @@ pub struct Batch {
     /// Nobody comes after these.
     pub complete: bool,
     pub reason: Option<Reason>,
-    pub revision: u64,
+    pub revision: Revision,
 }
 
 /// Starts the stream, on the state of this moment.

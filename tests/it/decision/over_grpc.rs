@@ -294,6 +294,7 @@ async fn all_agree(api: &Api, question: &pb::CheckPermissionRequest) {
     let batch = pb::BatchCheckPermissionsRequest {
         tenant: question.tenant.clone(),
         items: vec![item.clone(), pb::CheckPermissionItem::default(), item],
+        consistency: None,
     };
     let batch = ask_both_ways(api, BATCH, frame(&batch.encode_to_vec())).await;
     let batch = pb::BatchCheckPermissionsResponse::decode(batch.body.slice(5..)).unwrap();

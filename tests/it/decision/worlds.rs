@@ -235,7 +235,11 @@ impl Tenant {
 
     async fn batch(&self, api: &Api, questions: &[(u8, &str, &str)]) -> Vec<(bool, i32)> {
         let items = questions.iter().map(|(m, word, at)| item(&self.user(*m), word, at));
-        let batch = pb::BatchCheckPermissionsRequest { tenant: self.key(), items: items.collect() };
+        let batch = pb::BatchCheckPermissionsRequest {
+            tenant: self.key(),
+            items: items.collect(),
+            consistency: None,
+        };
         let raw = ask_both_ways(api, BATCH, frame(&batch.encode_to_vec())).await;
         let answer = pb::BatchCheckPermissionsResponse::decode(raw.body.slice(5..)).unwrap();
         answer.results.iter().map(|result| (result.allowed, result.reason)).collect()
@@ -259,6 +263,7 @@ impl Tenant {
             subject: self.user(m),
             permission: word.into(),
             resource: at.into(),
+            consistency: None,
         };
         let answer = api.permissions().explain_permission(asked).await.unwrap().into_inner();
         assert_eq!(answer.allowed, answer.grounds.is_some(), "{answer:?}");
@@ -300,6 +305,7 @@ impl Tenant {
                 resource: place.into(),
                 page_size: 3,
                 page_token,
+                consistency: None,
             };
             let page = api.permissions().list_subjects(asked).await.unwrap().into_inner();
             for subject in page.subjects.into_iter().filter(|s| own.contains(&s.subject)) {
