@@ -167,17 +167,19 @@ pub async fn remove_all(change: &mut Change, holder: Holder) -> Result<()> {
     Ok(())
 }
 
-/// Ends every assignment on a workspace and below it; returns how many.
+/// Ends every assignment on a workspace and below it; returns them.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn remove_workspace(change: &mut Change, workspace: WorkspaceId) -> Result<usize> {
+pub async fn remove_workspace(
+    change: &mut Change,
+    workspace: WorkspaceId,
+) -> Result<Vec<Assignment>> {
     let ended = sql::in_workspace(change, workspace).await?;
-    let count = ended.len();
-    for assignment in ended {
-        remove_one(change, assignment).await?;
+    for assignment in &ended {
+        remove_one(change, assignment.clone()).await?;
     }
-    Ok(count)
+    Ok(ended)
 }
 
 async fn remove_one(change: &mut Change, assignment: Assignment) -> Result<()> {

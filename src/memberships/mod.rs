@@ -475,6 +475,14 @@ pub async fn tenants_of(pool: &PgPool, user: UserId) -> Result<Vec<Key>> {
     sql::tenants_of(pool, user).await
 }
 
+/// Follows a change of the account's address, so that lists find the person by it.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn set_email(change: &mut Change, user: UserId, email: &Email) -> Result<()> {
+    sql::set_email(change, user, email).await
+}
+
 /// The permission that removing such a member takes.
 fn removal(kind: MemberKind) -> &'static str {
     match kind {

@@ -11,6 +11,7 @@ use crate::{
     decision::{Member, MemberKind, MemberStatus, Time},
     error::{Error, OnConstraint, Result},
     ids::{Key, TenantId, UserId},
+    text::Email,
 };
 
 #[derive(sqlx::FromRow)]
@@ -101,15 +102,16 @@ pub async fn upsert(
     sqlx::query!(
         "insert into memberships (tenant_id, user_id, kind, status, epoch, first_name, last_name,
                                   department, job_title, phone, location, version, created_at,
-                                  updated_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13)
+                                  updated_at, email_canonical)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13,
+                 coalesce((select email_canonical from users where id = $2), ''))
          on conflict (tenant_id, user_id) do update set
              kind = excluded.kind, status = excluded.status, epoch = excluded.epoch,
              first_name = excluded.first_name, last_name = excluded.last_name,
              department = excluded.department, job_title = excluded.job_title,
              phone = excluded.phone, location = excluded.location, external_id = '',
              metadata = '{}', purge_at = null, purged_at = null, version = excluded.version, created_at = excluded.created_at,
-             updated_at = excluded.updated_at",
+             updated_at = excluded.updated_at, email_canonical = excluded.email_canonical",
         tenant as TenantId,
         new.user as UserId,
         member.kind as MemberKind,
@@ -189,7 +191,8 @@ pub async fn erase(change: &mut Change, user: UserId) -> Result<()> {
     sqlx::query!(
         "update memberships
          set status = 'removed', first_name = '', last_name = '', department = '', job_title = '',
-             phone = '', location = '', external_id = '', metadata = '{}', purge_at = null,
+             phone = '', location = '', external_id = '', metadata = '{}', email_canonical = '',
+             purge_at = null,
              purged_at = $3, version = version + 1, updated_at = $3
          where tenant_id = $1 and user_id = $2",
         tenant as TenantId,
@@ -246,4 +249,16 @@ pub async fn tenants_of(pool: &PgPool, user: UserId) -> Result<Vec<Key>> {
     .fetch_all(pool)
     .await?;
     keys.into_iter().map(|key| key.try_into().map_err(Error::internal)).collect()
+}
+
+/// The address by which lists sort and search, in every tenant that knows the person.
+pub async fn set_email(change: &mut Change, user: UserId, email: &Email) -> Result<()> {
+    sqlx::query!(
+        "update memberships set email_canonical = $2 where user_id = $1 and purged_at is null",
+        user as UserId,
+        email.canonical()
+    )
+    .execute(change.conn())
+    .await?;
+    Ok(())
 }

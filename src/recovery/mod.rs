@@ -18,6 +18,7 @@ use crate::{
     change::{self, Change, Event, Options},
     error::{Error, Result},
     ids::{Key, UserId},
+    memberships,
     outbox::{self, NewMail, Template},
     passwords::Passwords,
     random,
@@ -230,6 +231,7 @@ pub async fn confirm_email(change: &mut Change, link: &Link) -> Result<User> {
     let generation = account.email_generation + 1;
     accounts::set_pending_email(change, link.user, generation, None).await?;
     let after = accounts::set_email(change, account.user, &email).await?;
+    memberships::set_email(change, link.user, &email).await?;
     let (template, proof) = (Template::EmailChanged, Proof::EMAIL_CHANGE);
     queue(change, &after, old, template, generation, proof).await?;
     Ok(after)

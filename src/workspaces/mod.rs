@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use crate::{
     assignments,
     change::{Change, Event},
-    decision::{Record, Time},
+    decision::{Record, Time, scope_text},
     edit::check_etag,
     error::{Error, Result},
-    ids::{Key, WorkspaceId},
+    ids::{Holder, Key, WorkspaceId},
 };
 
 #[derive(Debug, Clone)]
@@ -100,17 +100,33 @@ pub async fn update(change: &mut Change, edit: WorkspaceEdit) -> Result<Workspac
     Ok(after)
 }
 
-/// Deletes a workspace for good, with every assignment on it and below it; returns how many.
+/// What somebody loses with a workspace.
+#[derive(Debug, Clone)]
+pub struct Loss {
+    pub holder: Holder,
+    pub role: String,
+    pub scope: String,
+    pub ends: Option<Time>,
+}
+
+/// Deletes a workspace for good, with every assignment on it and below it; returns who loses what.
 ///
 /// # Errors
 /// `NOT_FOUND`; `ABORTED` for a stale etag.
-pub async fn delete(change: &mut Change, key: &str, etag: &str) -> Result<usize> {
+pub async fn delete(change: &mut Change, key: &str, etag: &str) -> Result<Vec<Loss>> {
     let workspace = sql::lock(change, key).await?;
     check_etag(etag, workspace.version)?;
     let ended = assignments::remove_workspace(change, workspace.id).await?;
     sql::delete(change, workspace.id).await?;
     change.record(Event::new("workspace.deleted", &workspace.key).before(workspace.record()))?;
-    Ok(ended)
+    let facts = change.facts()?;
+    let lost = ended.into_iter().map(|assignment| Loss {
+        holder: assignment.holder,
+        role: facts.role(assignment.role).map_or_else(String::new, |role| role.key.to_string()),
+        scope: scope_text(Some(key), &assignment.path),
+        ends: assignment.ends,
+    });
+    Ok(lost.collect())
 }
 
 fn unknown(key: &str) -> Error {

@@ -2,7 +2,7 @@
 
 use tonic::{Request, Response, Status};
 
-use super::{NewWorkspace, Workspace, WorkspaceEdit, sql};
+use super::{Loss, NewWorkspace, Workspace, WorkspaceEdit, sql};
 use crate::{
     access::permit,
     app::Rpc,
@@ -99,12 +99,30 @@ impl WorkspaceService for Rpc {
         let claim = call.claim_each(&request.tenant, "iam.workspaces.delete", [scope])?;
         let answer = change::run(&self.0, &call, claim, options, request, |change, request| {
             Box::pin(async move {
-                let ended = super::delete(change, &request.workspace, &request.etag).await?;
-                let ended_assignment_count = i32::try_from(ended).map_err(Error::internal)?;
-                Ok(pb::DeleteWorkspaceResponse { ended_assignment_count, ..Default::default() })
+                let lost = super::delete(change, &request.workspace, &request.etag).await?;
+                let count = i32::try_from(lost.len()).map_err(Error::internal)?;
+                Ok(pb::DeleteWorkspaceResponse {
+                    ended_assignment_count: count,
+                    losses: lost.into_iter().take(MAX_LOSSES).map(Into::into).collect(),
+                    ..Default::default()
+                })
             })
         });
         Ok(Response::new(answer.await?))
+    }
+}
+
+/// The most losses that an answer lists.
+const MAX_LOSSES: usize = 1_000;
+
+impl From<Loss> for pb::WorkspaceLoss {
+    fn from(loss: Loss) -> Self {
+        Self {
+            holder: loss.holder.to_string(),
+            role: loss.role,
+            scope: loss.scope,
+            end_time: loss.ends.map(pb::timestamp),
+        }
     }
 }
 

@@ -413,3 +413,37 @@ async fn an_account_is_deleted_by_its_owner_from_every_tenant_or_from_none() {
     assert_eq!(refused.code(), Code::NotFound);
     world.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn before_a_workspace_is_deleted_it_is_told_who_loses_what() {
+    let mut world = World::start().await;
+    let (acme, _) = world.tenant("acme").await;
+    let workspace = pb::CreateWorkspaceRequest {
+        tenant: "acme".into(),
+        key: "paris".into(),
+        display_name: "Paris".into(),
+        ..Default::default()
+    };
+    acme.workspaces().create_workspace(workspace).await.unwrap();
+    let roles = [("member", "workspaces/paris/files/7"), ("member", "")];
+    let bob = world.member(&acme, "acme", "bob@acme.example", &roles).await;
+    let delete = |validate_only: bool| pb::DeleteWorkspaceRequest {
+        tenant: "acme".into(),
+        workspace: "paris".into(),
+        validate_only,
+        ..Default::default()
+    };
+    let told = acme.workspaces().delete_workspace(delete(true)).await.unwrap().into_inner();
+    let loss = pb::WorkspaceLoss {
+        holder: bob,
+        role: "member".into(),
+        scope: "workspaces/paris/files/7".into(),
+        end_time: None,
+    };
+    assert_eq!((told.ended_assignment_count, told.losses.clone()), (1, vec![loss]));
+    let done = acme.workspaces().delete_workspace(delete(false)).await.unwrap().into_inner();
+    assert_eq!(done.losses, told.losses);
+    let again = acme.workspaces().delete_workspace(delete(true)).await.unwrap_err();
+    assert_eq!(again.code(), Code::NotFound);
+    world.stop().await;
+}

@@ -29,6 +29,7 @@ mod replicas;
 mod roles;
 mod seats;
 mod sessions;
+mod storms;
 mod structure;
 mod tenants;
 mod watch;

@@ -123,6 +123,13 @@ async fn another_address_counts_once_it_is_proved_and_accounts_are_never_merged(
     world.mail_to("bob@acme.example").await;
     works(&bob).await.unwrap();
     assert_eq!(confirm(&world, &token).await.unwrap_err().code(), Code::NotFound);
+    let search = pb::ListMembershipsRequest {
+        tenant: "acme".into(),
+        query: "ROBERT@".into(),
+        ..Default::default()
+    };
+    let found = admin.memberships().list_memberships(search).await.unwrap().into_inner();
+    assert_eq!(found.total_count, 1);
     sign_in(&world, "robert@acme.example", PASSWORD).await.unwrap();
     assert!(sign_in(&world, "bob@acme.example", PASSWORD).await.is_err());
 

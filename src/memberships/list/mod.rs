@@ -1,6 +1,7 @@
 //! What the list of a tenant's people shows, and how it is filtered and sorted: members, and who is
 //! invited and has not joined.
 
+mod filter;
 mod rpc;
 mod sql;
 
@@ -52,6 +53,8 @@ pub struct Filter {
     /// The key of a workspace on which, or below which, they have a role.
     pub workspace: Option<String>,
     pub department: Option<String>,
+    /// Whoever never signed in is among them.
+    pub last_sign_in_before: Option<Time>,
     /// How a name or the address starts.
     pub query: Option<String>,
     pub order: Order,

@@ -1,8 +1,11 @@
 //! The list of people in and out of generated types.
 
-use super::{Filter, Listed, Order, Person, StatusFilter};
+use super::{
+    Filter, Listed, Order, Person, StatusFilter,
+    filter::{self, Term},
+};
 use crate::{
-    decision::{MemberStatus, Time},
+    decision::{MemberKind, MemberStatus, Time},
     error::{Error, Result},
     memberships::{read_kind, rpc::member},
     proto as pb, text,
@@ -38,19 +41,69 @@ impl Filter {
             let line = text::line(field, text, text::MAX_TEXT);
             line.map(|text| (!text.is_empty()).then_some(text))
         };
-        Ok(Self {
+        let mut filter = Self {
             status,
             kind: read_kind("kind", request.kind)?,
             role: word("role", &request.role)?,
             workspace: word("workspace", &request.workspace)?,
             department: word("department", &request.department)?,
+            last_sign_in_before: None,
             query: word("query", &request.query)?,
             order,
             descending: request.descending,
             now,
-        })
+        };
+        if request.filter.len() > MAX_FILTER {
+            return Err(filter::wrong(format!("at most {MAX_FILTER} bytes")));
+        }
+        for term in filter::parse(&request.filter)? {
+            filter.narrow(term)?;
+        }
+        Ok(filter)
+    }
+
+    fn narrow(&mut self, Term { field, before, value }: Term) -> Result<()> {
+        let wrong = |wanted: &str| Err(filter::wrong(format!("`{field}` is `{value}`; {wanted}")));
+        if before != (field == "last_sign_in_time") {
+            return Err(filter::wrong(filter::FIELDS.to_owned()));
+        }
+        let twice = match field.as_str() {
+            "status" => {
+                let status = match value.as_str() {
+                    "PENDING" => StatusFilter::Pending,
+                    "ACTIVE" => StatusFilter::Member(MemberStatus::Active),
+                    "SUSPENDED" => StatusFilter::Member(MemberStatus::Suspended),
+                    _ => return wrong("expected PENDING, ACTIVE or SUSPENDED"),
+                };
+                self.status.replace(status).is_some()
+            }
+            "kind" => {
+                let kind = match value.as_str() {
+                    "INTERNAL" => MemberKind::Internal,
+                    "EXTERNAL" => MemberKind::External,
+                    _ => return wrong("expected INTERNAL or EXTERNAL"),
+                };
+                self.kind.replace(kind).is_some()
+            }
+            "last_sign_in_time" => match chrono::DateTime::parse_from_rfc3339(&value) {
+                Ok(time) => self.last_sign_in_before.replace(time.to_utc()).is_some(),
+                Err(_) => return wrong("expected a time such as `2026-12-31T00:00:00Z`"),
+            },
+            "role" => self.role.replace(value).is_some(),
+            "workspace" => self.workspace.replace(value).is_some(),
+            "department" => self.department.replace(value).is_some(),
+            _ => return Err(filter::wrong(format!("`{field}` is no field; {}", filter::FIELDS))),
+        };
+        if twice {
+            let wanted = format!("`{field}` is given beside it; leave one of them out");
+            return Err(filter::wrong(wanted));
+        }
+        Ok(())
     }
 }
+
+/// The longest filter, in bytes.
+const MAX_FILTER: usize = 2_000;
 
 /// One row of the list on the wire.
 pub fn wire(tenant: &str, row: Listed) -> pb::Membership {

@@ -34,22 +34,62 @@ pub async fn list(
     let mut tx = pool.begin_with("begin isolation level repeatable read, read only").await?;
     let revision = replica::position(&mut tx).await?;
     let mut query = QueryBuilder::new("select (");
-    MEMBERS.count(&mut query, permit, filter);
+    if filter.is_counted() {
+        push_counted(&mut query, permit, filter);
+    } else {
+        MEMBERS.count(&mut query, permit, filter);
+    }
     query.push(") + (");
     INVITED.count(&mut query, permit, filter);
     query.push(")");
     let total: i64 = query.build_query_scalar().fetch_one(&mut *tx).await?;
 
-    let mut query = QueryBuilder::new("(");
+    let mut query =
+        QueryBuilder::new("select l.*, l.sort_major::text major, l.sort_minor minor from ((");
     MEMBERS.page(&mut query, permit, filter, after, limit);
     query.push(") union all (");
     INVITED.page(&mut query, permit, filter, after, limit);
-    let way = if filter.descending { "desc" } else { "asc" };
-    query.push(format!(") order by major {way}, minor {way}, id {way} limit ")).push_bind(limit);
+    let way = filter.way();
+    query.push(format!(")) l order by l.sort_major {way}, l.sort_minor {way}, l.id {way} limit "));
+    query.push_bind(limit);
     let rows: Vec<ListedRow> = query.build_query_as().fetch_all(&mut *tx).await?;
     let rows = with_roles(&mut tx, permit, rows).await?;
     tx.rollback().await?;
     Ok(Found { rows, total, revision })
+}
+
+impl Filter {
+    fn way(&self) -> &'static str {
+        if self.descending { "desc" } else { "asc" }
+    }
+
+    /// Whether the members it wants are counted all the time, in a tenant of a million too.
+    fn is_counted(&self) -> bool {
+        self.role.is_none()
+            && self.workspace.is_none()
+            && self.department.is_none()
+            && self.query.is_none()
+            && self.last_sign_in_before.is_none()
+    }
+}
+
+/// How many members have a kind and a status.
+fn push_counted(query: &mut Query, permit: &Permit, filter: &Filter) {
+    query
+        .push("select coalesce(sum(c.count), 0)::bigint from member_counts c where c.tenant_id = ");
+    query.push_bind(permit.tenant().uuid()).push(" and c.status <> 'removed'");
+    match filter.status {
+        None => {}
+        Some(StatusFilter::Member(status)) => {
+            query.push(" and c.status = ").push_bind(status);
+        }
+        Some(StatusFilter::Pending) => {
+            query.push(" and false");
+        }
+    }
+    if let Some(kind) = filter.kind {
+        query.push(" and c.kind = ").push_bind(kind);
+    }
 }
 
 /// One of the two tables that make up the list.
@@ -60,30 +100,24 @@ struct Source {
     /// The table alone, which counts faster, and with all that columns and filters name.
     alone: &'static str,
     joined: &'static str,
-    email: &'static str,
-    email_canonical: &'static str,
-    /// A text that sorts as the time of the last sign-in does.
+    /// When they last signed in, for whoever never did too.
     last_sign_in: &'static str,
     /// Finds ids by assignments `h` whose role or workspace is `t`.
     holders: &'static str,
 }
-
-/// What sorts nothing; without its type PostgreSQL refuses to sort by it.
-const NONE: &str = "''::text";
 
 const MEMBERS: Source = Source {
     table: "m",
     id: "m.user_id",
     columns: "m.user_id, u.email, m.kind, m.status, m.epoch, m.first_name, m.last_name,
               m.department, m.job_title, m.phone, m.location, m.external_id, m.metadata,
-              a.last_sign_in_at, a.last_active_at, m.purge_at, m.version, m.created_at, m.updated_at,
-              false invited",
+              a.last_sign_in_at, a.last_active_at, m.purge_at, m.version, m.created_at,
+              m.updated_at, false invited",
     alone: "memberships m",
+    // Beside every member there is a row that says when they were seen.
     joined: "memberships m join users u on u.id = m.user_id
-             left join activity a on a.tenant_id = m.tenant_id and a.user_id = m.user_id",
-    email: "u.email",
-    email_canonical: "u.email_canonical",
-    last_sign_in: "coalesce(to_char(a.last_sign_in_at at time zone 'UTC', 'YYYYMMDDHH24MISSUS'), '')",
+             join activity a on a.tenant_id = m.tenant_id and a.user_id = m.user_id",
+    last_sign_in: "coalesce(a.last_sign_in_at, '-infinity')",
     holders: "select coalesce(h.user_id, g.user_id) from role_assignments h
               left join group_members g on g.tenant_id = h.tenant_id and g.group_id = h.group_id",
 };
@@ -94,37 +128,42 @@ const INVITED: Source = Source {
     columns: "i.id user_id, i.email, i.kind, 'active' status, 0 epoch, i.first_name, i.last_name,
               i.department, i.job_title, i.phone, i.location, '' external_id, '{}'::jsonb metadata,
               null::timestamptz last_sign_in_at, null::timestamptz last_active_at,
-              null::timestamptz purge_at, i.version,
-              i.created_at, i.updated_at, true invited",
+              null::timestamptz purge_at, i.version, i.created_at, i.updated_at, true invited",
     alone: "invitations i",
     joined: "invitations i",
-    email: "i.email",
-    email_canonical: "i.email_canonical",
-    last_sign_in: NONE,
+    last_sign_in: "'-infinity'::timestamptz",
     holders: "select h.invitation_id from invitation_roles h",
 };
 
 type Query = QueryBuilder<Postgres>;
 
 impl Source {
-    /// The two texts that rows are sorted by.
-    fn sort(&self, order: Order) -> (String, String) {
-        let (table, none) = (self.table, NONE.to_owned());
+    /// What rows are sorted by before their id, and of which type that is; the second is a text, and
+    /// most orders have none.
+    fn sort(&self, order: Order) -> (String, &'static str, Option<String>) {
+        let table = self.table;
         match order {
             Order::Name => {
-                (format!("lower({table}.last_name)"), format!("lower({table}.first_name)"))
+                let first = format!("lower({table}.first_name)");
+                (format!("lower({table}.last_name)"), "text", Some(first))
             }
-            Order::Email => (self.email_canonical.to_owned(), none),
-            Order::LastSignIn => (self.last_sign_in.to_owned(), none),
-            Order::Created => {
-                let utc = format!("{table}.created_at at time zone 'UTC'");
-                (format!("to_char({utc}, 'YYYYMMDDHH24MISSUS')"), none)
-            }
+            Order::Email => (format!("{table}.email_canonical"), "text", None),
+            Order::LastSignIn => (self.last_sign_in.to_owned(), "timestamptz", None),
+            Order::Created => (format!("{table}.created_at"), "timestamptz", None),
+        }
+    }
+
+    /// The id by which an index continues the order.
+    fn sort_id(&self, order: Order) -> &'static str {
+        match (order, self.table) {
+            (Order::LastSignIn, "m") => "a.user_id",
+            _ => self.id,
         }
     }
 
     fn count(&self, query: &mut Query, permit: &Permit, filter: &Filter) {
-        let from = if filter.query.is_some() { self.joined } else { self.alone };
+        let seen = filter.last_sign_in_before.is_some();
+        let from = if seen { self.joined } else { self.alone };
         self.select(query, "count(*)", from, permit, filter);
     }
 
@@ -136,31 +175,43 @@ impl Source {
         after: Option<&SortKey>,
         limit: i64,
     ) {
-        let (major, minor) = self.sort(filter.order);
-        let id = self.id;
-        let shown = format!("{}, {major} major, {minor} minor, {id} id", self.columns);
+        let (major, major_type, minor) = self.sort(filter.order);
+        let (id, way) = (self.sort_id(filter.order), filter.way());
+        let shown_minor = minor.clone().unwrap_or_else(|| "''::text".to_owned());
+        let shown = format!(
+            "{}, {major} sort_major, {shown_minor} sort_minor, {} id",
+            self.columns, self.id
+        );
         self.select(query, &shown, self.joined, permit, filter);
-        let (further, way) = if filter.descending { ("<", "desc") } else { (">", "asc") };
-        if let Some(after) = after {
-            query.push(format!(" and ({major}, {minor}, {id}) {further} ("));
-            query.push_bind(after.0.clone()).push(", ").push_bind(after.1.clone()).push(", ");
-            query.push_bind(after.2).push(")");
+        if self.table == "m" && filter.order == Order::LastSignIn {
+            query.push(" and a.tenant_id = ").push_bind(permit.tenant().uuid());
         }
-        query.push(format!(" order by {major} {way}, {minor} {way}, {id} {way} limit "));
-        query.push_bind(limit);
+        let further = if filter.descending { "<" } else { ">" };
+        if let Some(after) = after {
+            let columns = minor.as_ref().map_or_else(String::new, |minor| format!(", {minor}"));
+            query.push(format!(" and ({major}{columns}, {id}) {further} ("));
+            query.push_bind(after.0.clone()).push(format!("::text::{major_type}"));
+            if minor.is_some() {
+                query.push(", ").push_bind(after.1.clone());
+            }
+            query.push(", ").push_bind(after.2).push(")");
+        }
+        let minor = minor.map_or_else(String::new, |minor| format!(", {minor} {way}"));
+        query.push(format!(" order by {major} {way}{minor}, {id} {way} limit ")).push_bind(limit);
     }
 
     fn select(&self, query: &mut Query, shown: &str, from: &str, permit: &Permit, filter: &Filter) {
         let (table, tenant) = (self.table, permit.tenant().uuid());
         query.push(format!("select {shown} from {from} where {table}.tenant_id = "));
         query.push_bind(tenant);
+        // What partial indexes say stands here as they say it.
         match (filter.status, table) {
             (None | Some(StatusFilter::Pending), "i") => {
                 query.push(" and i.status = 'pending' and i.expires_at > ").push_bind(filter.now)
             }
             (None, _) => query.push(" and m.status <> 'removed'"),
             (Some(StatusFilter::Member(status)), "m") => {
-                query.push(" and m.status = ").push_bind(status)
+                query.push(" and m.status <> 'removed' and m.status = ").push_bind(status)
             }
             (Some(_), _) => query.push(" and false"),
         };
@@ -171,13 +222,14 @@ impl Source {
             query.push(format!(" and lower({table}.department) = lower("));
             query.push_bind(department.clone()).push(")");
         }
+        if let Some(before) = filter.last_sign_in_before {
+            query.push(format!(" and {} < ", self.last_sign_in)).push_bind(before);
+        }
         if let Some(start) = &filter.query {
             let mut either = " and (";
-            let (first_name, last_name) =
-                (format!("{table}.first_name"), format!("{table}.last_name"));
-            for column in [&first_name, &last_name, self.email] {
-                query.push(format!("{either}starts_with(lower({column}), lower("));
-                query.push_bind(start.clone()).push("))");
+            for column in ["lower(#.first_name)", "lower(#.last_name)", "#.email_canonical"] {
+                query.push(format!("{either}{} like lower(", column.replace('#', table)));
+                query.push_bind(starting_with(start)).push(")");
                 either = " or ";
             }
             query.push(")");
@@ -192,6 +244,19 @@ impl Source {
             query.push(" and (h.ends_at is null or h.ends_at > ").push_bind(filter.now).push("))");
         }
     }
+}
+
+/// A pattern of `like` for texts that start so.
+fn starting_with(start: &str) -> String {
+    let mut pattern = String::with_capacity(start.len() + 1);
+    for c in start.chars() {
+        if matches!(c, '%' | '_' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern.push('%');
+    pattern
 }
 
 #[derive(sqlx::FromRow)]
