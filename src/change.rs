@@ -194,6 +194,28 @@ where
     }
 }
 
+/// Reads what a change would find under the tenant's lock, and changes nothing; also returns the revision
+/// that it was read at.
+///
+/// # Errors
+/// What the operation returns, and refusals of the gate.
+pub async fn look<T, F>(app: &App, call: &Call, claim: Claim, operation: F) -> Result<(T, Revision)>
+where
+    F: for<'c> FnOnce(&'c mut Change) -> BoxFuture<'c, Result<T>> + Send,
+{
+    let permit = crate::access::permit(app, call, &claim).await?;
+    let _turn = app.turns.wait(permit.tenant()).await?;
+    let mut change = Change::begin(app, call, &claim, &Options::default()).await?;
+    let outcome = match change.authorise(&claim).await {
+        Ok(()) => operation(&mut change).await,
+        Err(refusal) => Err(refusal),
+    };
+    // What it says about the state must be obeyed everywhere, too.
+    let revision = change.abandon().await?;
+    app.replica.barrier(revision).await?;
+    Ok((outcome?, revision))
+}
+
 impl Change {
     async fn begin(app: &App, call: &Call, claim: &Claim, options: &Options) -> Result<Self> {
         let mut conn = app.pool.acquire().await?;

@@ -32,6 +32,8 @@ pub enum Action {
     Audit(AuditAction),
     /// Show the processes that answer: how far each has come, and whether its lease is renewed.
     Replicas(DatabaseArgs),
+    /// Invite the people of a CSV file: shows what would happen, asks, and does it.
+    Import(ImportArgs),
     /// Ask a running server whether it serves; for containers without a shell.
     Healthcheck(HealthcheckArgs),
 }
@@ -231,6 +233,40 @@ pub struct DevArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// The file; `-` reads it from stdin, and then `--yes` is needed.
+    pub file: PathBuf,
+    /// Key of the tenant.
+    #[arg(long)]
+    pub tenant: String,
+    /// Do not ask.
+    #[arg(long)]
+    pub yes: bool,
+    /// Language of the mails, `en` or `fr`; the tenant's when absent.
+    #[arg(long, default_value = "")]
+    pub language: String,
+    /// A personal message in every mail.
+    #[arg(long, default_value = "")]
+    pub message: String,
+    #[command(flatten)]
+    pub server: ClientArgs,
+}
+
+/// A running server, for commands that call it.
+#[derive(Debug, Args)]
+pub struct ClientArgs {
+    /// Where the server answers, such as `https://id.example.com`.
+    #[arg(long, env = "ROLECALL_SERVER", default_value = "http://127.0.0.1:50051")]
+    pub server: String,
+    /// An API key (`rck_…`) or the token of a session (`rcs_…`).
+    #[arg(long, env = "ROLECALL_TOKEN", hide_env_values = true)]
+    token: Option<SecretText>,
+    /// A file that holds it.
+    #[arg(long, env = "ROLECALL_TOKEN_FILE", conflicts_with = "token")]
+    token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 pub struct HealthcheckArgs {
     /// The admin address of the server.
     #[arg(long, env = "ROLECALL_ADMIN_LISTEN", default_value = "127.0.0.1:9090")]
@@ -309,6 +345,16 @@ impl ServeArgs {
         } else {
             Err(ConfigError::PublicUrl)
         }
+    }
+}
+
+impl ClientArgs {
+    /// # Errors
+    /// When neither the token nor its file is given.
+    pub fn token(&self) -> Result<SecretString, ConfigError> {
+        const NAME: &str = "ROLECALL_TOKEN";
+        secret(NAME, self.token.as_ref(), self.token_file.as_ref())?
+            .ok_or(ConfigError::Missing(NAME))
     }
 }
 

@@ -35,6 +35,9 @@ pub enum Error {
         /// What a program may want to read of the message: the `metadata` of the `ErrorInfo`.
         metadata: HashMap<String, String>,
     },
+    /// What was shown would not happen any more, for these reasons.
+    #[error("{message}")]
+    Moved { reason: &'static str, message: String, differences: Vec<Difference> },
     #[error("{message}")]
     Aborted { reason: &'static str, message: &'static str },
     #[error("{message}; retry after {} ms", retry_after.as_millis())]
@@ -52,6 +55,15 @@ pub enum Error {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
     pub field: String,
+    pub description: String,
+}
+
+/// How the state differs from what was shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// Stable, in upper case.
+    pub kind: &'static str,
+    pub subject: String,
     pub description: String,
 }
 
@@ -113,7 +125,7 @@ impl Error {
             Self::Denied { .. } => Code::PermissionDenied,
             Self::NotFound { .. } => Code::NotFound,
             Self::AlreadyExists { .. } => Code::AlreadyExists,
-            Self::Precondition { .. } => Code::FailedPrecondition,
+            Self::Precondition { .. } | Self::Moved { .. } => Code::FailedPrecondition,
             Self::Aborted { .. } => Code::Aborted,
             Self::Exhausted { .. } => Code::ResourceExhausted,
             Self::Unavailable { .. } => Code::Unavailable,
@@ -144,6 +156,7 @@ impl Error {
             Self::Unauthenticated { reason, .. }
             | Self::Denied { reason, .. }
             | Self::Precondition { reason, .. }
+            | Self::Moved { reason, .. }
             | Self::Aborted { reason, .. }
             | Self::Exhausted { reason, .. } => reason,
         }
@@ -166,6 +179,11 @@ impl Error {
             }
             Self::Precondition { reason, subject, message, .. } => {
                 details.add_precondition_failure_violation(*reason, subject, message);
+            }
+            Self::Moved { differences, .. } => {
+                for Difference { kind, subject, description } in differences {
+                    details.add_precondition_failure_violation(*kind, subject, description);
+                }
             }
             Self::Exhausted { retry_after, .. } | Self::Unavailable { retry_after, .. } => {
                 details.set_retry_info(Some(*retry_after));

@@ -127,6 +127,7 @@ id! {
     ApiKeyId "key_";
     EventId "evt_";
     MailId "mail_";
+    ImportId "imp_";
 }
 
 impl TenantId {

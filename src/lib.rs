@@ -11,9 +11,8 @@
 //!   are bookkeeping.
 //! - **Features**: [`tenants`], [`plans`], [`workspaces`], [`roles`], [`groups`], [`assignments`],
 //!   [`accounts`], [`users`], [`memberships`], [`erasure`], [`recovery`], [`invitations`],
-//!   [`joining`],
-//!   [`service_accounts`], [`sessions`], [`permissions`], [`catalogue`], [`audit`], [`security`],
-//!   [`mails`]:
+//!   [`joining`], [`imports`], [`service_accounts`], [`sessions`], [`permissions`], [`catalogue`],
+//!   [`audit`], [`security`], [`mails`]:
 //!   `mod.rs` operations, `rpc.rs` messages, `sql.rs` queries.
 //! - **Pages**: [`web`] is what people see behind the links in mails.
 //! - **Composition**: [`server`], [`config`], and [`dev`] for the laptop.
@@ -48,6 +47,7 @@ pub mod error;
 pub mod faults;
 pub mod groups;
 pub mod ids;
+pub mod imports;
 pub mod invitations;
 pub mod joining;
 pub mod mail;
@@ -69,6 +69,7 @@ pub mod security;
 pub mod server;
 pub mod service_accounts;
 pub mod sessions;
+pub mod sheet;
 pub mod telemetry;
 pub mod tenants;
 pub mod text;

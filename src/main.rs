@@ -1,5 +1,7 @@
 //! The commands.
 
+mod client;
+
 use std::{io::Write, process::ExitCode, time::Duration};
 
 use clap::Parser;
@@ -23,7 +25,7 @@ use secrecy::ExposeSecret;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-type Outcome = Result<ExitCode, Box<dyn std::error::Error + Send + Sync>>;
+pub type Outcome = Result<ExitCode, Box<dyn std::error::Error + Send + Sync>>;
 
 fn main() -> ExitCode {
     let command = Command::parse();
@@ -53,6 +55,7 @@ fn run(command: Command) -> Outcome {
                 verify(tenant.as_deref(), &database).await
             }
             Action::Replicas(args) => replicas(&args).await,
+            Action::Import(args) => client::import(&args).await,
             Action::Healthcheck(args) => healthcheck(&args).await,
         }
     });

@@ -154,7 +154,7 @@ impl Server {
         let listener = listener::Listener::start(socket, &router, settings.tls.as_ref(), &app)?;
         let admin_task = tokio::spawn(admin::serve(admin_socket, health_service, metrics));
         let (workers, stop) = watch::channel(false);
-        let forgetting = tokio::spawn(forget_requests(app.clone(), stop.clone()));
+        let forgetting = tokio::spawn(forget_old(app.clone(), stop.clone()));
         let security = tokio::spawn(write_refusals(app.clone(), stop.clone()));
         let sessions = tokio::spawn(write_activity(app.clone(), stop.clone()));
         let recovery = tokio::spawn(crate::recovery::run(app.clone(), stop.clone()));
@@ -304,15 +304,21 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })
 }
 
-/// Forgets the answers of repeated requests when their day is over.
-async fn forget_requests(app: App, mut stop: watch::Receiver<bool>) {
+/// Forgets the answers of repeated requests when their day is over, and plans when their hour is.
+async fn forget_old(app: App, mut stop: watch::Receiver<bool>) {
     const EVERY: Duration = Duration::from_secs(600);
     loop {
-        let more = crate::change::forget(&app.pool, app.clock.now()).await;
-        if let Err(error) = &more {
-            tracing::warn!(%error, "old answers were not forgotten");
+        let now = app.clock.now();
+        let answers = crate::change::forget(&app.pool, now).await;
+        let plans = crate::imports::forget(&app.pool, now).await;
+        let mut pause = EVERY;
+        for more in [answers, plans] {
+            match more {
+                Ok(true) => pause = Duration::from_secs(1),
+                Ok(false) => {}
+                Err(error) => tracing::warn!(%error, "what is old was not forgotten"),
+            }
         }
-        let pause = if matches!(more, Ok(true)) { Duration::from_secs(1) } else { EVERY };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             _ = stop.wait_for(|stop| *stop) => return,
@@ -422,6 +428,7 @@ fn add_features(routes: &mut Routes, app: &App) {
     serve!(
         audit_service_server::AuditServiceServer,
         group_service_server::GroupServiceServer,
+        import_service_server::ImportServiceServer,
         invitation_service_server::InvitationServiceServer,
         mail_service_server::MailServiceServer,
         membership_service_server::MembershipServiceServer,

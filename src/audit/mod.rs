@@ -1,6 +1,7 @@
 //! The audit log: what happened in a tenant, for people to read, and the proof that nobody altered it.
 //! Reads only; events are written by changes and by nothing else.
 
+mod export;
 mod rpc;
 mod sql;
 mod verify;

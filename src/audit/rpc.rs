@@ -7,7 +7,7 @@ use prost_types::{ListValue, Struct, Value as PbValue, value::Kind};
 use serde_json::{Map, Value};
 use tonic::{Request, Response, Status};
 
-use super::{AuditEvent, Filter, Row, Seen, Verb, Verified, Watch, sql};
+use super::{AuditEvent, Filter, Row, Seen, Verb, Verified, Watch, export, sql};
 use crate::{
     access::{Permit, permit},
     app::{App, Rpc},
@@ -15,9 +15,12 @@ use crate::{
     decision::Authority,
     error::{Error, Result},
     ids::{Key, Revision, SubjectId, TenantId},
+    imports,
     page::Page,
     proto::{self as pb, audit_service_server::AuditService},
-    security, text,
+    security,
+    sheet::{self, Part},
+    text,
 };
 
 #[tonic::async_trait]
@@ -76,6 +79,27 @@ impl AuditService for Rpc {
         request: Request<pb::ListSecurityEventsRequest>,
     ) -> Result<Response<pb::ListSecurityEventsResponse>, Status> {
         security::list_security_events(self, request).await
+    }
+
+    type ExportAuditEventsStream =
+        BoxStream<'static, Result<pb::ExportAuditEventsResponse, Status>>;
+
+    async fn export_audit_events(
+        &self,
+        request: Request<pb::ExportAuditEventsRequest>,
+    ) -> Result<Response<Self::ExportAuditEventsStream>, Status> {
+        let (call, request) = Call::split(request)?;
+        let claim = call.claim(&request.tenant)?;
+        permit(&self.0, &call, &claim).await?;
+        let separator = imports::read_separator("separator", request.separator)?;
+        let filter = Filter::try_from(&pb::ListAuditEventsRequest::from(request))?;
+        let (app, wanted) = (self.0.clone(), (filter, separator));
+        let parts = sheet::download(&self.0, |out| export::events(app, call, claim, wanted, out))?;
+        let parts = parts.map(|part| {
+            let Part { chunk, revision } = part.map_err(Status::from)?;
+            Ok(pb::ExportAuditEventsResponse { chunk, revision: revision.text() })
+        });
+        Ok(Response::new(parts.boxed()))
     }
 
     type WatchChangesStream = BoxStream<'static, Result<pb::WatchChangesResponse, Status>>;
@@ -145,6 +169,22 @@ impl From<Seen> for pb::WatchChangesResponse {
         Self {
             events: events.map(|(tenant, event)| written(&tenant, event, seen.revision)).collect(),
             revision: seen.revision.text(),
+        }
+    }
+}
+
+/// Both are filtered alike.
+impl From<pb::ExportAuditEventsRequest> for pb::ListAuditEventsRequest {
+    fn from(request: pb::ExportAuditEventsRequest) -> Self {
+        Self {
+            tenant: request.tenant,
+            actor: request.actor,
+            target: request.target,
+            verb: request.verb,
+            start_time: request.start_time,
+            end_time: request.end_time,
+            oldest_first: request.oldest_first,
+            ..Self::default()
         }
     }
 }

@@ -12,7 +12,7 @@ use chrono::TimeDelta;
 use sqlx::PgPool;
 
 pub use person::{accept, decline, request};
-pub use promise::{Promise, promises};
+pub use promise::{Promise, check_beside, promises};
 pub use rpc::read_status;
 pub use sql::{Filter, list, name_of, shown_now};
 

@@ -57,6 +57,9 @@ pub async fn require_gifts(change: &mut Change, invitation: &Invitation) -> Resu
 }
 
 /// Refuses a role that is given twice, or excluded by another one, on the same scope.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` naming `field`.
 pub fn check_beside(
     change: &Change,
     given: &[Resolved],

@@ -7,7 +7,7 @@ mod sql;
 
 use std::collections::BTreeMap;
 
-pub use list::{Filter, Invited, Listed, Order, Person, SortKey, StatusFilter};
+pub use list::{Filter, Invited, Listed, Order, Person, SortKey, StatusFilter, page};
 pub use rpc::{answer_now, read_kind};
 
 use chrono::TimeDelta;
@@ -25,8 +25,11 @@ use crate::{
     text::Email,
 };
 
+/// The longest field of a profile, in characters.
+pub const MAX_PROFILE: usize = 100;
+
 /// What a tenant knows about a person.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Profile {
     pub first_name: String,
     pub last_name: String,

@@ -3,8 +3,8 @@
 use tonic::{Request, Response, Status};
 
 use super::{
-    Filter, Listed, Membership, MembershipEdit, Profile, ProfileEdit, Retention, RolesEdit,
-    SortKey, list, sql,
+    Filter, Listed, MAX_PROFILE, Membership, MembershipEdit, Profile, ProfileEdit, Retention,
+    RolesEdit, SortKey, list, sql,
 };
 use crate::{
     access::{claim_any, permit},
@@ -21,9 +21,6 @@ use crate::{
     proto::{self as pb, membership_service_server::MembershipService},
     text,
 };
-
-/// The longest field of a profile, in characters.
-const MAX_PROFILE: usize = 100;
 
 #[tonic::async_trait]
 impl MembershipService for Rpc {

@@ -9,8 +9,10 @@ pub mod templates;
 use std::{collections::BTreeMap, sync::Arc};
 
 use smol_str::SmolStr;
+use sqlx::PgPool;
 
 use crate::{
+    access::Permit,
     assignments, catalogue,
     change::{Change, Event, Scope},
     decision::{self, CompiledRole, PermissionSet, Reach, Record, Time},
@@ -105,6 +107,22 @@ fn created(role: &Role) -> Event {
         .change("display_names", &BTreeMap::new(), &role.display_names)
         .change("description", &"", &role.description.as_str())
         .change("template", &"", &role.template.as_str())
+}
+
+/// What the roles of the tenant are called, by language.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn names(change: &mut Change) -> Result<Vec<(RoleId, Key, BTreeMap<String, String>)>> {
+    sql::names(change).await
+}
+
+/// The keys of the tenant's roles, sorted.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn keys(pool: &PgPool, permit: &Permit) -> Result<Vec<String>> {
+    sql::keys(pool, permit).await
 }
 
 /// What to change; `None` leaves a field as it is.

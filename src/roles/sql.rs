@@ -137,6 +137,30 @@ pub async fn list(
     read(pool, permit.tenant(), None, after.unwrap_or_default(), limit).await
 }
 
+pub async fn names(change: &mut Change) -> Result<Vec<(RoleId, Key, BTreeMap<String, String>)>> {
+    let tenant = change.tenant().id;
+    let rows = sqlx::query!(
+        r#"select id "id: RoleId", key, display_names "names: Json<BTreeMap<String, String>>"
+           from roles where tenant_id = $1"#,
+        tenant as TenantId
+    )
+    .fetch_all(change.conn())
+    .await?;
+    let rows = rows.into_iter().map(|row| {
+        let key = Key::try_from(row.key).map_err(Error::internal)?;
+        Ok((row.id, key, row.names.0))
+    });
+    rows.collect()
+}
+
+pub async fn keys(pool: &PgPool, permit: &Permit) -> Result<Vec<String>> {
+    let keys = sqlx::query_scalar!(
+        "select key from roles where tenant_id = $1 order by key",
+        permit.tenant() as TenantId
+    );
+    Ok(keys.fetch_all(pool).await?)
+}
+
 fn words(role: &decision::Role) -> Vec<String> {
     role.permissions.iter().map(ToString::to_string).collect()
 }

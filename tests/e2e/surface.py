@@ -11,7 +11,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 SERVICES = {
     f"rolecall.v1.{name}Service"
-    for name in ("Audit", "Group", "Invitation", "Mail", "Membership", "Permission", "Plan", "Role",
+    for name in ("Audit", "Group", "Import", "Invitation", "Mail", "Membership", "Permission", "Plan", "Role",
                  "ServiceAccount", "Session", "Tenant", "User", "Workspace")
 }
 

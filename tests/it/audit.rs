@@ -140,3 +140,45 @@ async fn what_was_altered_cut_off_or_put_under_is_found() {
     assert!(!report.ok && report.broken_revision.starts_with("rev_"), "{report:?}");
     world.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_is_exported_as_a_file_that_no_spreadsheet_evaluates() {
+    let mut world = World::start().await;
+    let (admin, user) = world.tenant("acme").await;
+    admin
+        .workspaces()
+        .create_workspace(workspace("paris", "=HYPERLINK(\"http://x\")"))
+        .await
+        .unwrap();
+    let export = |verb: &str| pb::ExportAuditEventsRequest {
+        tenant: "acme".into(),
+        verb: verb.into(),
+        oldest_first: true,
+        ..Default::default()
+    };
+    let mut files = Vec::new();
+    for verb in ["", "workspace.created"] {
+        let mut stream =
+            admin.audit().export_audit_events(export(verb)).await.unwrap().into_inner();
+        let mut file = Vec::new();
+        while let Some(part) = stream.message().await.unwrap() {
+            file.extend(part.chunk);
+        }
+        files.push(String::from_utf8(file).unwrap());
+    }
+    let listed = list(&admin, pb::ListAuditEventsRequest { page_size: 500, ..of("acme") }).await;
+    assert_eq!(files[0].lines().count(), listed.events.len() + 1);
+    let hashes = listed.events.iter().rev().map(|event| event.hash.as_str());
+    let mut rest = files[0].as_str();
+    for hash in hashes {
+        rest = rest.split_once(hash).expect("every event, oldest first").1;
+    }
+    let line = files[1].lines().nth(1).unwrap();
+    assert!(files[1].starts_with("\u{feff}time,revision,n,verb,"), "{}", files[1]);
+    assert!(line.contains(&format!("workspace.created,{user},,paris,\"'=HYPERLINK(")), "{line}");
+    assert!(line.contains("PARIS"), "{line}");
+    assert_eq!(files[1].lines().count(), 2);
+    let refused = admin.audit().export_audit_events(export("workspace")).await.unwrap_err();
+    assert_eq!(field(&refused), "verb");
+    world.stop().await;
+}

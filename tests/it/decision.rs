@@ -3,5 +3,5 @@
 pub mod cases;
 mod in_process;
 mod over_grpc;
-mod reference;
+pub mod reference;
 mod worlds;

@@ -11,7 +11,10 @@ use tonic::{
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
 };
 
-use crate::world::{Api, PASSWORD, World, invite, reason};
+use crate::{
+    imports::preview,
+    world::{Api, PASSWORD, World, invite, reason},
+};
 
 /// What requests are filled with.
 struct Filling {
@@ -22,6 +25,7 @@ struct Filling {
     api_key: String,
     session: String,
     assignment: String,
+    import: String,
 }
 
 impl Filling {
@@ -35,6 +39,7 @@ impl Filling {
             api_key: id("key_"),
             session: id("ses_"),
             assignment: id("asg_"),
+            import: id("imp_"),
         }
     }
 }
@@ -74,6 +79,7 @@ fn fill(descriptor: &MessageDescriptor, with: &Filling) -> DynamicMessage {
                 text(&with.user)
             }
             ("invitation_id", _) => text(&with.invitation),
+            ("import_id", _) => text(&with.import),
             ("service_account_id" | "service_account", Kind::String) => text(&with.service_account),
             ("api_key_id" | "key_id", _) => text(&with.api_key),
             ("session_id", _) => text(&with.session),
@@ -252,6 +258,8 @@ async fn another_tenants_names_and_ids_tell_nothing() {
     let get = pb::GetMembershipRequest { tenant: "beta".into(), user_id: victim.clone() };
     let member = beta.memberships().get_membership(get).await.unwrap().into_inner().membership;
     let assignment = member.unwrap().roles.first().expect("the administrator's role").id.clone();
+    let file = preview(&beta, "beta", b"email\nz@y.example").await.unwrap();
+    let import = file.import.expect("a plan").id;
     let foreign = |tenant: &str| Filling {
         tenant: tenant.into(),
         user: victim.clone(),
@@ -260,6 +268,7 @@ async fn another_tenants_names_and_ids_tell_nothing() {
         api_key: key.clone(),
         session: session.clone(),
         assignment: assignment.clone(),
+        import: import.clone(),
     };
     // In the other's tenant, and in one's own with the other's ids: as if they did not exist.
     for tenant in ["beta", "acme"] {
@@ -275,10 +284,12 @@ async fn another_tenants_names_and_ids_tell_nothing() {
                 (Err(real), Err(fake)) => {
                     let blind = |s: &Status| {
                         let mut text = s.message().to_owned();
-                        for word in [&victim, &invitation, &account, &key, &session, &assignment] {
+                        let ids =
+                            [&victim, &invitation, &account, &key, &session, &assignment, &import];
+                        for word in ids {
                             text = text.replace(word.as_str(), "<id>");
                         }
-                        for prefix in ["usr_", "inv_", "svc_", "key_", "ses_", "asg_"] {
+                        for prefix in ["usr_", "inv_", "svc_", "key_", "ses_", "asg_", "imp_"] {
                             text = text.replace(&format!("{prefix}{}", "0".repeat(32)), "<id>");
                         }
                         (s.code(), reason(s), text.replace("nowhere", "beta"))

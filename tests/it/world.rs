@@ -356,6 +356,7 @@ impl Api {
     clients! {
         audit: audit_service_client::AuditServiceClient,
         groups: group_service_client::GroupServiceClient,
+        imports: import_service_client::ImportServiceClient,
         invitations: invitation_service_client::InvitationServiceClient,
         mail: mail_service_client::MailServiceClient,
         memberships: membership_service_client::MembershipServiceClient,

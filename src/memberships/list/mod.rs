@@ -6,7 +6,7 @@ mod rpc;
 mod sql;
 
 pub use rpc::wire;
-pub use sql::list as find;
+pub use sql::{list as find, page};
 
 use super::{Membership, Profile};
 use crate::{

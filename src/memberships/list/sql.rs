@@ -43,7 +43,22 @@ pub async fn list(
     INVITED.count(&mut query, permit, filter);
     query.push(")");
     let total: i64 = query.build_query_scalar().fetch_one(&mut *tx).await?;
+    let rows = page(&mut tx, permit, filter, after, limit).await?;
+    tx.rollback().await?;
+    Ok(Found { rows, total, revision })
+}
 
+/// The next rows of the list, in a snapshot of the caller's.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn page(
+    conn: &mut PgConnection,
+    permit: &Permit,
+    filter: &Filter,
+    after: Option<&SortKey>,
+    limit: i64,
+) -> Result<Vec<Listed>> {
     let mut query =
         QueryBuilder::new("select l.*, l.sort_major::text major, l.sort_minor minor from ((");
     MEMBERS.page(&mut query, permit, filter, after, limit);
@@ -52,10 +67,8 @@ pub async fn list(
     let way = filter.way();
     query.push(format!(")) l order by l.sort_major {way}, l.sort_minor {way}, l.id {way} limit "));
     query.push_bind(limit);
-    let rows: Vec<ListedRow> = query.build_query_as().fetch_all(&mut *tx).await?;
-    let rows = with_roles(&mut tx, permit, rows).await?;
-    tx.rollback().await?;
-    Ok(Found { rows, total, revision })
+    let rows: Vec<ListedRow> = query.build_query_as().fetch_all(&mut *conn).await?;
+    with_roles(conn, permit, rows).await
 }
 
 impl Filter {

@@ -168,3 +168,83 @@ impl<'a> Iterator for Fields<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// An encoded message, with some bytes changed, put in or taken out.
+    fn mangled(message: impl Message, edits: &[(usize, u8, u8)]) -> Vec<u8> {
+        let mut bytes = message.encode_to_vec();
+        for (at, kind, byte) in edits {
+            let at = at % (bytes.len() + 1);
+            match kind % 3 {
+                0 if at < bytes.len() => bytes[at] ^= byte,
+                1 if at < bytes.len() => drop(bytes.remove(at)),
+                _ => bytes.insert(at, *byte),
+            }
+        }
+        bytes
+    }
+
+    fn edits() -> impl Strategy<Value = Vec<(usize, u8, u8)>> {
+        prop::collection::vec(any::<(usize, u8, u8)>(), 0..4)
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_where_it_lies_is_what_the_message_says(
+            texts in any::<[String; 4]>(),
+            noise in prop::collection::vec(any::<u8>(), 0..12),
+            edits in edits(),
+        ) {
+            let [tenant, subject, permission, resource] = texts;
+            let message = pb::CheckPermissionRequest {
+                tenant,
+                subject,
+                permission,
+                resource,
+                consistency: None,
+            };
+            let mut bytes = mangled(message, &edits);
+            bytes.extend(noise);
+            if let Some(read) = Question::read(&bytes) {
+                let said = pb::CheckPermissionRequest::decode(bytes.as_slice()).unwrap();
+                let read = [read.tenant, read.subject, read.permission, read.resource];
+                prop_assert_eq!(read, [said.tenant, said.subject, said.permission, said.resource]);
+            }
+        }
+
+        #[test]
+        fn a_batch_is_taken_apart_as_the_message_says(
+            tenant in any::<String>(),
+            items in prop::collection::vec(any::<[String; 3]>(), 0..5),
+            edits in edits(),
+        ) {
+            let items = items.into_iter().map(|[subject, permission, resource]| {
+                pb::CheckPermissionItem { subject, permission, resource }
+            });
+            let message = pb::BatchCheckPermissionsRequest {
+                tenant,
+                items: items.collect(),
+                consistency: None,
+            };
+            let bytes = mangled(message, &edits);
+            let Some((tenant, count)) = measure(&bytes) else { return Ok(()) };
+            let items = Fields(&bytes).flatten().filter(|(tag, _)| *tag == ITEMS);
+            let Some(read) = items.map(|(_, item)| Question::read(item)).collect::<Option<Vec<_>>>()
+            else {
+                return Ok(());
+            };
+            let said = pb::BatchCheckPermissionsRequest::decode(bytes.as_slice()).unwrap();
+            prop_assert_eq!((tenant, count), (said.tenant.as_str(), said.items.len()));
+            for (read, said) in read.iter().zip(&said.items) {
+                prop_assert_eq!(read.subject, said.subject.as_str());
+                prop_assert_eq!(read.permission, said.permission.as_str());
+                prop_assert_eq!(read.resource, said.resource.as_str());
+            }
+        }
+    }
+}
