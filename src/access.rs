@@ -469,17 +469,25 @@ pub async fn permit(app: &App, call: &Call, claim: &Claim) -> Result<Permit> {
 /// # Errors
 /// `INTERNAL` when the rule lists none.
 pub async fn claim_any(app: &App, call: &Call, tenant: &str) -> Result<Claim> {
-    let mut refused = Err(Error::internal(format!("{} has no permission", call.path)));
-    for permission in call.permissions() {
-        let claim = call.claim_each(tenant, permission, [""])?;
+    let claims = call.permissions().iter().map(|word| call.claim_each(tenant, word, [""]));
+    claim_first(app, call, claims.collect::<Result<_>>()?).await
+}
+
+/// The first of these claims that the caller holds, for operations on what may be reached in several
+/// ways; where it holds none, the last, by which it is refused.
+///
+/// # Errors
+/// What the gate answers beside a refusal.
+pub async fn claim_first(app: &App, call: &Call, claims: Vec<Claim>) -> Result<Claim> {
+    let mut last = Err(Error::internal(format!("{} has no claim", call.path)));
+    for claim in claims {
         match permit(app, call, &claim).await {
-            Err(Error::Denied { .. }) => refused = Ok(claim),
+            Err(Error::Denied { .. }) => last = Ok(claim),
             Err(error) => return Err(error),
             Ok(_) => return Ok(claim),
         }
     }
-    // Whoever holds none is refused by this one.
-    refused
+    last
 }
 
 /// The one rule behind reads and changes: the claim, decided over these facts.

@@ -10,7 +10,7 @@ use crate::{
     change::Turns,
     clock::Clock,
     faults::Faults,
-    mail::Mail,
+    mail::{Mail, Templates},
     passwords::Passwords,
     refusals::Refusals,
     replica::{Replica, Tail},
@@ -26,6 +26,8 @@ pub struct Parts {
     pub clock: Clock,
     pub keys: Keys,
     pub mail: Mail,
+    /// How letters are worded.
+    pub templates: Templates,
     pub passwords: Passwords,
     /// What was refused, until it is written.
     pub refusals: Refusals,

@@ -56,6 +56,14 @@ pub struct Change {
     seats_taken: i64,
 }
 
+/// Where a change stood before a part of it.
+pub struct Mark {
+    facts: Facts,
+    drafts: usize,
+    rights: administrators::Touch,
+    seats_taken: i64,
+}
+
 /// Runs an operation as one change and returns its answer with the revision set.
 ///
 /// The operation may run again after a deadlock, so it has no effects but through the change.
@@ -367,6 +375,46 @@ impl Change {
         let draft = audit::Draft::new(&self.call, self.tenant.id, &event, &self.reason, self.now)?;
         self.drafts.push(draft);
         Ok(())
+    }
+
+    /// Begins a part that may fail by itself.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn mark(&mut self) -> Result<Mark> {
+        self.conn().execute("savepoint part").await?;
+        let Self { rights, seats_taken, .. } = *self;
+        Ok(Mark { facts: self.facts.clone(), drafts: self.drafts.len(), rights, seats_taken })
+    }
+
+    /// Ends a part. Where it was refused, or takes a seat that is not there, nothing of it happened.
+    ///
+    /// # Errors
+    /// When the change cannot go on; the inner result is the part's.
+    pub async fn settle<T>(&mut self, mark: Mark, outcome: Result<T>) -> Result<Result<T>> {
+        let outcome = match outcome {
+            Ok(done) => self.check_seats().await.map(|()| done),
+            refused => refused,
+        };
+        match outcome {
+            Ok(done) => {
+                self.conn().execute("release savepoint part").await?;
+                Ok(Ok(done))
+            }
+            Err(
+                fatal @ (Error::Internal(_)
+                | Error::Unavailable { .. }
+                | Error::Deadline
+                | Error::Aborted { .. }),
+            ) => Err(fatal),
+            Err(refusal) => {
+                self.conn().execute("rollback to savepoint part").await?;
+                self.facts = mark.facts;
+                self.drafts.truncate(mark.drafts);
+                (self.rights, self.seats_taken) = (mark.rights, mark.seats_taken);
+                Ok(Err(refusal))
+            }
+        }
     }
 
     /// Ends a change that changed nothing, but keeps its answer for a repeated request.

@@ -206,6 +206,10 @@ pub struct MailArgs {
     /// The sender of every mail, such as `Rolecall <no-reply@example.com>`.
     #[arg(long, env = "ROLECALL_MAIL_FROM")]
     pub mail_from: Option<String>,
+    /// A folder whose files say how mails are worded, such as `invitation.fr.html` and
+    /// `invitation.fr.txt`, whose first line is the subject; what it lacks is built in.
+    #[arg(long, env = "ROLECALL_MAIL_TEMPLATES")]
+    pub mail_templates: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

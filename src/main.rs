@@ -92,6 +92,7 @@ async fn serve(args: ServeArgs) -> Outcome {
         admin_listen: args.admin_listen,
         keys: Keys::parse(&args.secret_key()?)?,
         mail: Mail::parse(&mail_url, mail_from)?,
+        mail_templates: args.mail.mail_templates.clone(),
         public_url: Some(args.public_url()?),
         open_reflection: args.open_reflection,
         trusted_proxies: args.trusted_proxies,

@@ -4,17 +4,20 @@
 //! Owns the table `mails`, which is bookkeeping: no decision and no audit reads it.
 
 mod render;
+mod shown;
+
+pub use render::check;
+pub use shown::{Mailing, list, preview, send_test};
 
 use std::{collections::BTreeMap, panic::AssertUnwindSafe, time::Duration};
 
 use chrono::TimeDelta;
 use futures::FutureExt;
-use sqlx::{PgPool, types::Json};
-use tokio::sync::watch;
+use sqlx::{PgExecutor, PgPool, types::Json};
+use tokio::{sync::watch, task::JoinSet};
 use uuid::Uuid;
 
 use crate::{
-    access::Permit,
     app::App,
     change::Change,
     decision::Time,
@@ -25,8 +28,8 @@ use crate::{
     text::Email,
 };
 
-/// Letters that are sent at once.
-const BATCH: i64 = 8;
+/// Letters that are sent at once. One that takes long holds up none but itself.
+const AT_ONCE: usize = 8;
 /// How long the worker rests when nothing is due.
 const REST: Duration = Duration::from_millis(500);
 /// Longer than [`crate::mail::TALK`]: a claim older than this was left by a worker that died.
@@ -41,12 +44,40 @@ const MAX_ATTEMPTS: i32 = 16;
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum Template {
     Invitation,
+    /// An invitation that waits.
+    Reminder,
     /// Somebody asks for a new link.
     Request,
     Test,
     PasswordReset,
     EmailChange,
     EmailChanged,
+}
+
+impl Template {
+    pub const ALL: [Self; 7] = [
+        Self::Invitation,
+        Self::Reminder,
+        Self::Request,
+        Self::Test,
+        Self::PasswordReset,
+        Self::EmailChange,
+        Self::EmailChanged,
+    ];
+
+    /// Of its files, and of what lists say.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Invitation => "invitation",
+            Self::Reminder => "reminder",
+            Self::Request => "request",
+            Self::Test => "test",
+            Self::PasswordReset => "password_reset",
+            Self::EmailChange => "email_change",
+            Self::EmailChanged => "email_changed",
+        }
+    }
 }
 
 /// How far a letter got.
@@ -83,13 +114,34 @@ pub struct NewMail {
 /// # Errors
 /// When the database does not answer.
 pub async fn queue(change: &mut Change, new: &NewMail) -> Result<MailId> {
-    let (tenant, now, id) = (change.tenant().id, change.now(), change.id::<MailId>()?);
+    let (tenant, now, id) = (change.tenant().id, change.now(), change.id()?);
+    insert(change.conn(), tenant, id, new, now).await?;
+    Ok(id)
+}
+
+/// Queues a reminder by itself, since it changes nothing; `false` when its link has one already.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn queue_reminder(app: &App, tenant: TenantId, new: &NewMail) -> Result<bool> {
+    let now = app.clock.now();
+    insert(&app.pool, tenant, random::id(now)?, new, now).await
+}
+
+async fn insert(
+    db: impl PgExecutor<'_>,
+    tenant: TenantId,
+    id: MailId,
+    new: &NewMail,
+    now: Time,
+) -> Result<bool> {
     let (invitation, generation) = new.invitation.unzip();
     let (user, of_account) = new.account.unzip();
-    sqlx::query!(
+    let done = sqlx::query!(
         "insert into mails (tenant_id, id, template, language, recipient, recipient_name,
                             invitation_id, generation, content, due_at, created_at, user_id)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10, $11)",
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10, $11)
+         on conflict (tenant_id, invitation_id, generation) where template = 'reminder' do nothing",
         tenant as TenantId,
         id as MailId,
         new.template as Template,
@@ -102,9 +154,9 @@ pub async fn queue(change: &mut Change, new: &NewMail) -> Result<MailId> {
         now,
         user.map(Uuid::from)
     )
-    .execute(change.conn())
+    .execute(db)
     .await?;
-    Ok(id)
+    Ok(done.rows_affected() == 1)
 }
 
 /// Takes back what waits to be sent about an invitation whose links are dead.
@@ -195,25 +247,34 @@ struct Due {
 /// Sends what is due until it is told to stop, and then ends what it began. Killing it loses nothing:
 /// its claims are taken again after their lease.
 pub async fn run(app: App, mut stop: watch::Receiver<bool>) {
+    let mut sending = JoinSet::new();
     while !*stop.borrow() {
-        match claim(&app.pool, app.clock.now()).await {
-            Ok(due) if due.is_empty() => {}
-            Ok(due) => {
-                let sending = due.iter().map(|mail| deliver(&app, mail));
-                futures::future::join_all(sending).await;
-                continue;
-            }
-            Err(error) => tracing::warn!(%error, "the outbox could not be read"),
+        while sending.try_join_next().is_some() {}
+        let places = AT_ONCE - sending.len();
+        let due = match places {
+            0 => Vec::new(),
+            places => claim(&app.pool, app.clock.now(), places).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "the outbox could not be read");
+                Vec::new()
+            }),
+        };
+        let more = due.len() == places;
+        for mail in due {
+            let app = app.clone();
+            sending.spawn(async move { deliver(&app, &mail).await });
         }
-        // Whoever could say so is gone: that says it, too.
-        let stopped = tokio::time::timeout(REST, stop.wait_for(|stop| *stop)).await;
-        if let Ok(Err(_)) = stopped {
-            return;
+        tokio::select! {
+            _ = sending.join_next(), if more && !sending.is_empty() => {}
+            () = tokio::time::sleep(REST) => {}
+            // Whoever could say so is gone: that says it, too.
+            _ = stop.wait_for(|stop| *stop) => break,
         }
     }
+    while sending.join_next().await.is_some() {}
 }
 
-async fn claim(pool: &PgPool, now: Time) -> sqlx::Result<Vec<Due>> {
+async fn claim(pool: &PgPool, now: Time, most: usize) -> sqlx::Result<Vec<Due>> {
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
     sqlx::query_as!(
         Due,
         r#"update mails m set status = 'sending', claimed_at = $1, attempts = m.attempts + 1
@@ -233,21 +294,23 @@ async fn claim(pool: &PgPool, now: Time) -> sqlx::Result<Vec<Due>> {
                      coalesce(due.invitation_page, '') "invitation_page!""#,
         now,
         now - LEASE,
-        BATCH
+        most
     )
     .fetch_all(pool)
     .await
 }
 
 async fn send(app: &App, mail: &Due) -> Talk {
-    let outcome = match render::render(app, mail) {
-        Ok(letter) => app.mail.send(&letter).await,
+    let mut talk = Talk::default();
+    let sent = match render::render(app, mail) {
+        Ok(letter) => app.mail.send(&letter, &mut talk).await,
         Err(error) => Err(error),
     };
-    outcome.unwrap_or_else(|error| {
+    if let Err(error) = sent {
         tracing::error!(mail = %MailId::from_uuid(mail.id), ?error, "a mail cannot be written");
-        Talk::impossible()
-    })
+        return Talk::impossible();
+    }
+    talk
 }
 
 async fn deliver(app: &App, mail: &Due) {
@@ -320,71 +383,6 @@ async fn finish(
     .execute(pool)
     .await?;
     Ok(())
-}
-
-/// A letter as lists show it.
-#[derive(Debug, Clone)]
-pub struct Mailing {
-    pub id: MailId,
-    pub template: Template,
-    pub recipient: String,
-    pub invitation: Option<InvitationId>,
-    pub status: Delivery,
-    pub attempts: i32,
-    pub last_error: String,
-    pub due_at: Time,
-    pub created_at: Time,
-    pub sent_at: Option<Time>,
-}
-
-/// Lists the letters of a tenant, newest first.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn list(
-    pool: &PgPool,
-    permit: &Permit,
-    delivery: Option<Delivery>,
-    before: Option<Uuid>,
-    limit: i64,
-) -> Result<Vec<Mailing>> {
-    let rows = sqlx::query_as!(
-        Mailing,
-        r#"select id "id: MailId", template "template: Template", recipient,
-                  invitation_id "invitation: InvitationId", status "status: Delivery", attempts,
-                  last_error, due_at, created_at, sent_at
-           from mails
-           where tenant_id = $1 and ($2::text is null or status = $2) and ($3::uuid is null or id < $3)
-           order by id desc limit $4"#,
-        permit.tenant() as TenantId,
-        delivery as Option<Delivery>,
-        before,
-        limit
-    )
-    .fetch_all(pool)
-    .await?;
-    Ok(rows)
-}
-
-/// Sends a test letter of a tenant at once, past the outbox.
-///
-/// # Errors
-/// When the letter cannot be written down; what the server says is in the talk.
-pub async fn send_test(app: &App, tenant: TenantId, test: &NewMail) -> Result<Talk> {
-    let now = app.clock.now();
-    let style = style(&app.pool, tenant).await?;
-    let letter = render::letter(random::id(now)?, test, &style, None, now)?;
-    app.mail.send(&letter).await
-}
-
-async fn style(pool: &PgPool, tenant: TenantId) -> Result<Style> {
-    let style = sqlx::query_as!(
-        Style,
-        "select sender_name, reply_to, home_url, invitation_page
-         from mail_settings where tenant_id = $1",
-        tenant as TenantId
-    );
-    Ok(style.fetch_optional(pool).await?.unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -23,7 +23,9 @@ use crate::{
     clock::Clock,
     db,
     faults::Faults,
-    mail::Mail,
+    invitations,
+    mail::{Mail, Templates},
+    outbox,
     passwords::Passwords,
     proto,
     refusals::Refusals,
@@ -54,6 +56,8 @@ pub struct Settings {
     pub admin_listen: SocketAddr,
     pub keys: Keys,
     pub mail: Mail,
+    /// A folder that overrides how letters are worded.
+    pub mail_templates: Option<PathBuf>,
     /// Where links in mails lead; `None` means this server.
     pub public_url: Option<String>,
     pub open_reflection: bool,
@@ -91,6 +95,8 @@ pub enum StartError {
     #[error(transparent)]
     Mail(#[from] crate::mail::MailError),
     #[error(transparent)]
+    Templates(#[from] crate::mail::TemplatesError),
+    #[error(transparent)]
     Keys(#[from] crate::secret::KeysError),
     #[error("reflection cannot be served: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -127,7 +133,9 @@ impl Server {
         let admin_socket = bind(settings.admin_listen).await?;
         let (grpc, admin) = (socket.local_addr()?, admin_socket.local_addr()?);
         let public_url = settings.public_url.unwrap_or_else(|| format!("http://{grpc}"));
-        let (keys, mail) = (settings.keys, settings.mail);
+        let templates = Templates::read(settings.mail_templates.as_deref())?;
+        outbox::check(&templates, Clock::default().now())?;
+        let post = Post { mail: settings.mail, templates };
         let (streams, stopping) = watch::channel(false);
         let options = Options {
             database: settings.database,
@@ -139,7 +147,8 @@ impl Server {
             faults: settings.faults,
         };
         let pool = settings.database_pool;
-        let (app, threads) = assemble(options, pool, keys, mail, public_url, stopping).await?;
+        let (app, threads) =
+            assemble(options, pool, settings.keys, post, public_url, stopping).await?;
         app.replica.warm(&settings.warm_tenants).await?;
 
         let (health, health_service) = tonic_health::server::health_reporter();
@@ -160,7 +169,8 @@ impl Server {
         let recovery = tokio::spawn(crate::recovery::run(app.clone(), stop.clone()));
         let purging = tokio::spawn(purge_due(app.clone(), stop.clone()));
         let watching = tokio::spawn(watch_administrators(app.clone(), stop.clone()));
-        let outbox = tokio::spawn(crate::outbox::run(app.clone(), stop));
+        let reminding = tokio::spawn(invitations::remind(app.clone(), stop.clone()));
+        let outbox = tokio::spawn(outbox::run(app.clone(), stop));
         health.set_service_status(LIVE, ServingStatus::Serving).await;
         health.set_service_status("", ServingStatus::Serving).await;
         let readiness = tokio::spawn(follow_lease(app.replica.leased(), health.clone()));
@@ -176,7 +186,7 @@ impl Server {
             streams,
             workers,
             readiness,
-            tasks: [outbox, recovery, forgetting, purging, watching, security, sessions]
+            tasks: [outbox, reminding, recovery, forgetting, purging, watching, security, sessions]
                 .into_iter()
                 .chain(threads)
                 .collect(),
@@ -206,12 +216,18 @@ impl Server {
     }
 }
 
+/// Where letters go, and how they are worded.
+struct Post {
+    mail: Mail,
+    templates: Templates,
+}
+
 /// The app and the threads of its replica, which is all that a command needs who makes a change and ends.
 async fn assemble(
     options: Options,
     pool: u32,
     keys: Keys,
-    mail: Mail,
+    post: Post,
     public_url: String,
     stopping: watch::Receiver<bool>,
 ) -> Result<(App, [JoinHandle<()>; 2]), StartError> {
@@ -230,7 +246,8 @@ async fn assemble(
         replica,
         clock,
         keys,
-        mail,
+        mail: post.mail,
+        templates: post.templates,
         passwords: Passwords::new()?,
         refusals: Refusals::default(),
         activity: Activity::default(),
@@ -280,6 +297,7 @@ pub async fn once<T>(
     // A command sends no mail and opens no link: the servers do, with keys of their own.
     let keys = Keys::parse(&Keys::generate()?)?;
     let mail = Mail::parse(&"file:///dev/null".into(), "rolecall@localhost")?;
+    let post = Post { mail, templates: Templates::read(None)? };
     let (_, stopping) = watch::channel(false);
     let options = Options {
         database: database.clone(),
@@ -290,7 +308,7 @@ pub async fn once<T>(
         quorum: false,
         faults: Faults::default(),
     };
-    let (app, threads) = assemble(options, 2, keys, mail, String::new(), stopping).await?;
+    let (app, threads) = assemble(options, 2, keys, post, String::new(), stopping).await?;
     let outcome = operation(&app).await;
     app.replica.retire().await;
     drop(app);

@@ -169,6 +169,7 @@ pub async fn rolecall(url: &str) {
         admin_listen: "127.0.0.1:0".parse().unwrap(),
         keys: Keys::parse(&Keys::generate().unwrap()).unwrap(),
         mail: Mail::parse(&format!("file://{}", mails.display()).into(), "a@localhost").unwrap(),
+        mail_templates: None,
         public_url: None,
         open_reflection: false,
         trusted_proxies: Vec::new(),

@@ -4,8 +4,8 @@ use super::Change;
 use crate::{
     access::Demand,
     decision::{
-        Gift, MemberKind, Permission, PermissionSet, Record, Refusal, Resource, Role, TenantFacts,
-        TenantStatus, scope_text,
+        Gift, MemberKind, Permission, PermissionSet, Record, Refusal, Resource, Role, Subject,
+        TenantFacts, TenantStatus, scope_text, vouches,
     },
     error::{Error, Result},
     ids::{Key, RoleId, SubjectId, TenantId, WorkspaceId},
@@ -162,6 +162,57 @@ impl Change {
 
     pub(super) fn status(&self) -> Option<TenantStatus> {
         self.facts.directory.tenants.get(self.tenant.key.as_str()).map(|entry| entry.status)
+    }
+
+    /// Whether somebody who is not calling could do this on these scopes, and give these roles, by the
+    /// rows as this change has left them.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn vouches(
+        &mut self,
+        who: SubjectId,
+        permission: &'static str,
+        gifts: &[(RoleId, Scope, Option<crate::decision::Time>)],
+    ) -> Result<bool> {
+        let (tenant, now) = (self.tenant.clone(), self.now);
+        let mut facts = self.facts.clone();
+        super::load_accounts(self.conn(), &mut facts, &[who]).await?;
+        let workspaces: Vec<String> = gifts
+            .iter()
+            .filter_map(|(_, scope, _)| Resource::parse(&scope.text).ok()?.workspace)
+            .map(str::to_owned)
+            .collect();
+        for home in [TenantId::SYSTEM, tenant.id] {
+            facts.insert_tenant(load::slice(self.conn(), home, &[who], &workspaces).await?);
+        }
+        let subject = match who {
+            SubjectId::User(user) => Subject::User(user),
+            SubjectId::Service(service) => Subject::Service(service),
+        };
+        let permission = Permission::parse(permission).map_err(Error::internal)?;
+        let mut scopes = Vec::with_capacity(gifts.len().max(1));
+        for (_, scope, _) in gifts {
+            scopes.push(Resource::parse(&scope.text).map_err(Error::internal)?);
+        }
+        if scopes.is_empty() {
+            scopes.push(Resource::TENANT);
+        }
+        let gifts: Vec<Gift<'_>> = gifts
+            .iter()
+            .map(|(role, scope, ends)| Gift {
+                role: *role,
+                workspace: scope.workspace,
+                path: &scope.path,
+                ends: *ends,
+            })
+            .collect();
+        let Some(there) = facts.tenant(tenant.id) else {
+            return Err(Error::internal("the slice was not read"));
+        };
+        let place = (tenant.key.as_str(), &**there);
+        vouches(&facts, place, subject, (permission, &scopes), &gifts, now)
+            .map_err(|missing| Error::internal(format!("{} is not in the slice", missing.0)))
     }
 
     /// Whether the member is a person of the tenant's own.

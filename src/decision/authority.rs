@@ -157,6 +157,30 @@ impl Authority {
     }
 }
 
+/// Whether somebody who does not call may, by themselves and now, do this on each of the scopes, and give
+/// each of the roles.
+///
+/// # Errors
+/// When a tenant's facts are not loaded.
+pub fn vouches(
+    facts: &Facts,
+    tenant: (&str, &TenantFacts),
+    subject: Subject<'_>,
+    may: (Permission<'_>, &[Resource<'_>]),
+    gifts: &[Gift<'_>],
+    now: Time,
+) -> Result<bool, TenantNotLoaded> {
+    let (key, tenant_facts) = tenant;
+    let (permission, scopes) = may;
+    for resource in scopes {
+        let question = Question { tenant: key, subject, permission, resource: *resource, now };
+        if !decide(facts, &question)?.allowed() {
+            return Ok(false);
+        }
+    }
+    Ok(gifts.iter().all(|gift| may_give(facts, tenant_facts, subject, gift, now, None)))
+}
+
 /// Where, how far and how long something has to be held.
 struct Scope<'a> {
     workspace: Option<WorkspaceId>,

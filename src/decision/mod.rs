@@ -22,7 +22,7 @@ mod record;
 mod resource;
 mod roles;
 
-pub use authority::{Authority, Credential, Gift, Refusal};
+pub use authority::{Authority, Credential, Gift, Refusal, vouches};
 pub use bulk::{AssignmentRow, Bulk};
 pub use decide::{
     Decision, Question, Reason, SessionClaims, Subject, TenantNotLoaded, decide, decide_in,

@@ -70,6 +70,7 @@ async fn serve(
         admin_listen: args.admin_listen,
         keys: Keys::parse(&kept(&data_dir.join("secret.key"), Keys::generate)?)?,
         mail: Mail::parse(&mail_url, mail_from)?,
+        mail_templates: args.mail.mail_templates.clone(),
         public_url: args.public_url.clone(),
         open_reflection: true,
         trusted_proxies: Vec::new(),

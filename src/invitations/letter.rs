@@ -1,12 +1,18 @@
 //! The mails about an invitation.
 
-use super::{Invitation, sql, sql::Recipient};
+use sqlx::PgPool;
+
+use super::{
+    Invitation,
+    sql::{self, Recipient, Waiting},
+};
 use crate::{
     change::Change,
     decision::InvitationStatus,
-    error::Result,
+    error::{Error, Result},
+    ids::UserId,
     outbox::{self, Content, NewMail, Template},
-    text,
+    text::{self, Email},
 };
 
 /// Queues the mail with the link of the invitation's present generation.
@@ -36,6 +42,32 @@ pub async fn queue(change: &mut Change, invitation: &Invitation) -> Result<()> {
     };
     outbox::queue(change, &mail).await?;
     Ok(())
+}
+
+/// The mail that reminds somebody of their invitation; its link is that of the invitation's own mail.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn reminder(pool: &PgPool, waiting: &Waiting) -> Result<NewMail> {
+    let inviter = match waiting.invited_by.parse::<UserId>() {
+        Ok(user) => sql::name_of(pool, waiting.tenant, user).await?,
+        Err(_) => String::new(),
+    };
+    let content = content([
+        ("tenant", waiting.tenant_name.as_str()),
+        ("inviter", &inviter),
+        ("message", &waiting.message),
+        ("expires", &text::moment(waiting.expires_at, &waiting.language)),
+    ]);
+    Ok(NewMail {
+        template: Template::Reminder,
+        language: waiting.language.clone(),
+        to: Email::parse("email", &waiting.email).map_err(Error::internal)?,
+        name: waiting.name.clone(),
+        invitation: Some((waiting.invitation, waiting.generation)),
+        account: None,
+        content,
+    })
 }
 
 /// Queues the mail that tells somebody who can renew the invitation that its person asks for it.

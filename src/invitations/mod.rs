@@ -3,29 +3,35 @@
 //! accepting one does is in `joining`.
 
 mod letter;
+mod list;
 mod person;
 mod promise;
+mod reminder;
 mod rpc;
 mod sql;
 
 use chrono::TimeDelta;
 use sqlx::PgPool;
 
+pub use list::{Filter, ShownInvitation, ShownRole, list, shown_now};
 pub use person::{accept, decline, request};
-pub use promise::{Promise, check_beside, promises};
+pub use promise::{Promise, check_beside, inviter_vouches, promises};
+pub use reminder::{remind, remind_now};
 pub use rpc::read_status;
-pub use sql::{Filter, list, name_of, shown_now};
+pub use sql::name_of;
 
 use crate::{
+    access::{Claim, claim_first},
     accounts,
+    app::App,
     assignments::{self, NewAssignment, Resolved},
+    caller::Call,
     change::{Change, Event},
     decision::{InvitationStatus, InvitedRole, MemberKind, MemberStatus, Record, Time},
     edit::check_etag,
     error::{Error, Result},
     ids::{InvitationId, TenantId, UserId},
     memberships::{self, Profile},
-    outbox::Delivery,
     text::Email,
 };
 
@@ -46,6 +52,7 @@ pub struct Invitation {
     /// Links of an earlier generation are dead.
     pub generation: i32,
     pub expires_at: Time,
+    /// Who invited, or last sent it again: whoever vouches for the roles.
     pub invited_by: String,
     pub accepted_by: Option<UserId>,
     pub roles: Vec<InvitedRole>,
@@ -74,34 +81,6 @@ impl Invitation {
     fn next(&self, status: InvitationStatus) -> Self {
         Self { status, version: self.version + 1, ..self.clone() }
     }
-}
-
-/// An invitation as lists show it: its status is judged at the time of the reading.
-#[derive(Debug, Clone)]
-pub struct ShownInvitation {
-    pub id: InvitationId,
-    pub email: String,
-    pub kind: MemberKind,
-    pub profile: Profile,
-    pub roles: Vec<ShownRole>,
-    pub message: String,
-    pub language: String,
-    pub status: InvitationStatus,
-    pub delivery: Option<Delivery>,
-    pub delivery_error: String,
-    pub expires_at: Time,
-    pub created_at: Time,
-    pub invited_by: String,
-    pub accepted_by: Option<UserId>,
-    pub version: i64,
-}
-
-#[derive(Debug, Clone)]
-pub struct ShownRole {
-    pub role: String,
-    pub scope: String,
-    pub starts: Option<Time>,
-    pub ends: Option<Time>,
 }
 
 #[derive(Debug, Clone)]
@@ -134,6 +113,36 @@ pub async fn create(change: &mut Change, new: NewInvitation) -> Result<Invitatio
     memberships::require_domain(change, new.kind, &new.email)?;
     check_stranger(change, &new.email).await?;
     insert(change, new, &roles).await
+}
+
+/// Invites one of many: where it is refused nothing of it happened, and the change goes on.
+///
+/// # Errors
+/// When the change cannot go on; the inner result is that of [`create`].
+pub async fn create_among(change: &mut Change, new: NewInvitation) -> Result<Result<InvitationId>> {
+    let mark = change.mark().await?;
+    let made = match require_scopes(change, &new).await {
+        Ok(()) => create(change, new).await,
+        Err(refusal) => Err(refusal),
+    };
+    change.settle(mark, made).await
+}
+
+/// Refuses unless the caller may invite such a person on each scope of the roles, or on the tenant.
+async fn require_scopes(change: &mut Change, new: &NewInvitation) -> Result<()> {
+    let permission = permission(new.kind);
+    if new.roles.is_empty() {
+        return change.require(permission, "");
+    }
+    for role in &new.roles {
+        let found = change.scope(&format!("{}.scope", role.field), &role.scope).await;
+        match found {
+            // Only whoever may invite everywhere learns that there is no such workspace.
+            Err(unknown) if change.require(permission, "").is_ok() => return Err(unknown),
+            Ok(_) | Err(_) => change.require(permission, &role.scope)?,
+        }
+    }
+    Ok(())
 }
 
 /// The first administrator of a tenant that was just made.
@@ -231,6 +240,7 @@ pub async fn resend(change: &mut Change, id: InvitationId, etag: &str) -> Result
     let mut after = before.next(InvitationStatus::Pending);
     after.generation += 1;
     after.expires_at = expiry(change);
+    after.invited_by = inviter(change);
     sql::update(change, &before, &after).await?;
     crate::outbox::withdraw(change, id, "a newer mail replaced it").await?;
     letter::queue(change, &after).await?;
@@ -282,8 +292,47 @@ pub async fn erase(change: &mut Change, ids: &[InvitationId]) -> Result<u64> {
 /// The invitation, for whoever may invite people of its kind.
 async fn lock_for_caller(change: &mut Change, id: InvitationId) -> Result<Invitation> {
     let invitation = sql::lock(change, id).await?.ok_or_else(|| unknown(id))?;
-    change.require(permission(invitation.kind), "")?;
+    promise::require_reach(change, &invitation).await?;
     Ok(invitation)
+}
+
+/// Claims what it takes to act on an invitation: to invite such people on each scope of its roles, or on
+/// the tenant.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn claim(app: &App, call: &Call, tenant: &str, id: InvitationId) -> Result<Claim> {
+    let mut claims = Vec::new();
+    if let Some((kind, scopes)) = sql::reach(&app.pool, tenant, id).await? {
+        claims.push(call.claim_each(tenant, permission(kind), scopes)?);
+    }
+    // Last, since its refusal tells nothing of the invitation.
+    for permission in [permission(MemberKind::Internal), permission(MemberKind::External)] {
+        claims.push(call.claim_each(tenant, permission, [""])?);
+    }
+    claim_first(app, call, claims).await
+}
+
+/// Claims what it takes to make the first of these invitations that the caller may make, since each of
+/// them is judged by itself; whoever may make none is refused.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` for a malformed scope.
+pub async fn claim_some<'a>(
+    app: &App,
+    call: &Call,
+    tenant: &str,
+    new: impl Iterator<Item = &'a NewInvitation>,
+) -> Result<Claim> {
+    let mut claims = Vec::new();
+    for new in new {
+        let scopes = new.roles.iter().map(|role| role.scope.as_str());
+        claims.push(call.claim_each(tenant, permission(new.kind), scopes)?);
+    }
+    for permission in [permission(MemberKind::Internal), permission(MemberKind::External)] {
+        claims.push(call.claim_each(tenant, permission, [""])?);
+    }
+    claim_first(app, call, claims).await
 }
 
 /// What inviting somebody of this kind takes.

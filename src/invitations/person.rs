@@ -50,9 +50,13 @@ pub async fn decline(change: &mut Change, before: &Invitation) -> Result<()> {
 /// # Errors
 /// When the database does not answer.
 pub async fn request(change: &mut Change, invitation: &Invitation) -> Result<()> {
-    let mut told = match invitation.invited_by.parse::<UserId>() {
-        Ok(inviter) => sql::reachable(change, &[inviter]).await?,
-        Err(_) => Vec::new(),
+    let inviter = invitation.invited_by.parse::<UserId>().ok();
+    let mut told = match inviter {
+        // Only whoever could send a new one.
+        Some(inviter) if super::inviter_vouches(change, invitation).await? => {
+            sql::reachable(change, &[inviter]).await?
+        }
+        Some(_) | None => Vec::new(),
     };
     if told.is_empty() {
         let tenant = change.tenant().id;

@@ -5,9 +5,13 @@ use super::{Invitation, sql};
 use crate::{
     assignments::Resolved,
     change::Change,
-    decision::{InvitedRole, Role, scope_text},
+    decision::{InvitedRole, Role, TenantStatus, scope_text},
     error::{Error, Result},
+    ids::SubjectId,
 };
+
+/// How the installation itself is named as an inviter.
+const INSTALLATION: &str = "installation";
 
 /// A role of an invitation, as it can be given now.
 #[derive(Debug, Clone)]
@@ -42,6 +46,19 @@ pub async fn promises(change: &mut Change, invitation: &Invitation) -> Result<Ve
     Ok(promises)
 }
 
+/// Refuses unless the caller may invite people of this kind wherever the invitation's roles lie.
+pub async fn require_reach(change: &mut Change, invitation: &Invitation) -> Result<()> {
+    let permission = super::permission(invitation.kind);
+    let mut reached = false;
+    for promise in promises(change, invitation).await? {
+        if let Promise::Kept(kept) = promise {
+            change.require(permission, &kept.scope.text)?;
+            reached = true;
+        }
+    }
+    if reached { Ok(()) } else { change.require(permission, "") }
+}
+
 /// Refuses unless the caller may give every role of the invitation that is not the default one.
 pub async fn require_gifts(change: &mut Change, invitation: &Invitation) -> Result<()> {
     let default = change.tenant().default_role;
@@ -54,6 +71,31 @@ pub async fn require_gifts(change: &mut Change, invitation: &Invitation) -> Resu
         }
     }
     Ok(())
+}
+
+/// Whether whoever invited could still do so: may invite such people wherever the roles lie, and give
+/// them. Whoever runs the installation always could, and a tenant that waits for its first administrator
+/// was promised to them by whoever made it.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn inviter_vouches(change: &mut Change, invitation: &Invitation) -> Result<bool> {
+    if change.tenant().status == TenantStatus::Pending {
+        return Ok(true);
+    }
+    let Ok(inviter) = invitation.invited_by.parse::<SubjectId>() else {
+        return Ok(invitation.invited_by == INSTALLATION);
+    };
+    let default = change.tenant().default_role;
+    let mut gifts = Vec::new();
+    for promise in promises(change, invitation).await? {
+        let Promise::Kept(kept) = promise else { continue };
+        let Resolved { role, scope, ends, .. } = *kept;
+        if Some(role.id) != default || !scope.text.is_empty() {
+            gifts.push((role.id, scope, ends));
+        }
+    }
+    change.vouches(inviter, super::permission(invitation.kind), &gifts).await
 }
 
 /// Refuses a role that is given twice, or excluded by another one, on the same scope.

@@ -18,6 +18,16 @@ impl TryFrom<pb::CreateInvitationRequest> for NewInvitation {
     type Error = Error;
 
     fn try_from(request: pb::CreateInvitationRequest) -> Result<Self> {
+        let pb::CreateInvitationRequest { email, kind, profile, roles, message, language, .. } =
+            request;
+        pb::NewInvitation { email, kind, profile, roles, message, language }.try_into()
+    }
+}
+
+impl TryFrom<pb::NewInvitation> for NewInvitation {
+    type Error = Error;
+
+    fn try_from(request: pb::NewInvitation) -> Result<Self> {
         let language = match request.language.as_str() {
             "" => None,
             language => Some(text::language("language", language, "")?),

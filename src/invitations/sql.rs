@@ -5,15 +5,13 @@ use std::collections::HashMap;
 use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
-use super::{Invitation, ShownInvitation, ShownRole};
+use super::Invitation;
 use crate::{
-    access::Permit,
     change::Change,
     decision::{InvitationStatus, InvitedRole, MemberKind, Time, scope_text},
     error::{Error, OnConstraint, Result},
     ids::{InvitationId, RoleId, TenantId, UserId},
     memberships::Profile,
-    outbox::Delivery,
     text::Email,
 };
 
@@ -117,12 +115,12 @@ pub async fn insert(change: &mut Change, new: &Invitation) -> Result<()> {
     Ok(())
 }
 
-/// Writes status, generation, expiry, who accepted, and version, of one that is as it was read.
+/// Writes status, generation, expiry, who vouches, who accepted, and version, of one that is as it was read.
 pub async fn update(change: &mut Change, before: &Invitation, after: &Invitation) -> Result<()> {
     let (tenant, now) = (change.tenant().id, change.now());
     let done = sqlx::query!(
         "update invitations set status = $3, generation = $4, expires_at = $5, accepted_by = $6,
-                                version = $7, updated_at = $8
+                                version = $7, updated_at = $8, invited_by = $12
          where tenant_id = $1 and id = $2 and status = $9 and generation = $10 and version = $11",
         tenant as TenantId,
         after.id as InvitationId,
@@ -134,7 +132,8 @@ pub async fn update(change: &mut Change, before: &Invitation, after: &Invitation
         now,
         before.status as InvitationStatus,
         before.generation,
-        before.version
+        before.version,
+        after.invited_by
     )
     .execute(change.conn())
     .await
@@ -200,6 +199,35 @@ async fn roles(
     Ok(roles.collect())
 }
 
+/// The kind of an invitation and the scopes of its roles, as far as their workspaces exist; one without
+/// any concerns the tenant.
+pub async fn reach(
+    pool: &PgPool,
+    tenant: &str,
+    id: InvitationId,
+) -> Result<Option<(MemberKind, Vec<String>)>> {
+    let rows = sqlx::query!(
+        r#"select i.kind "kind: MemberKind", r.role_id "role?", w.key "workspace?", r.path "path?"
+           from tenants t
+           join invitations i on i.tenant_id = t.id
+           left join (invitation_roles r
+                      left join workspaces w on w.tenant_id = r.tenant_id and w.id = r.workspace_id)
+             on r.tenant_id = i.tenant_id and r.invitation_id = i.id
+                and (r.workspace_id is null or w.deleted_at is null)
+           where t.key = $1 and i.id = $2"#,
+        tenant,
+        id as InvitationId
+    )
+    .fetch_all(pool)
+    .await?;
+    let kind = rows.first().map(|row| row.kind);
+    let scopes = rows.iter().map(|row| match &row.path {
+        Some(path) => scope_text(row.workspace.as_deref(), path),
+        None => String::new(),
+    });
+    Ok(kind.map(|kind| (kind, scopes.collect())))
+}
+
 /// The keys of workspaces that exist.
 pub async fn workspace_keys(
     change: &mut Change,
@@ -236,6 +264,43 @@ pub async fn name_of(db: impl PgExecutor<'_>, tenant: TenantId, user: UserId) ->
     .fetch_optional(db)
     .await?;
     Ok(name.unwrap_or_default())
+}
+
+/// An invitation whose person is to be reminded.
+pub struct Waiting {
+    pub tenant: TenantId,
+    pub tenant_name: String,
+    pub invitation: InvitationId,
+    pub generation: i32,
+    pub email: String,
+    pub name: String,
+    pub language: String,
+    pub message: String,
+    pub invited_by: String,
+    pub expires_at: Time,
+}
+
+/// Open invitations that were sent long enough ago and whose link was not reminded of.
+pub async fn due_for_reminder(pool: &PgPool, now: Time, most: i64) -> Result<Vec<Waiting>> {
+    let due = sqlx::query_as!(
+        Waiting,
+        r#"select i.tenant_id tenant, t.display_name tenant_name, i.id invitation, i.generation,
+                  i.email, trim(concat_ws(' ', i.first_name, i.last_name)) "name!", i.language,
+                  i.message, i.invited_by, i.expires_at
+           from mail_settings s
+           join tenants t on t.id = s.tenant_id and t.status <> 'suspended'
+           join invitations i on i.tenant_id = s.tenant_id and i.status = 'pending'
+                and i.expires_at > $1
+                and i.updated_at <= $1 - make_interval(secs => s.reminder_after_seconds)
+           where s.reminder_after_seconds is not null
+             and not exists (select from mails m
+                             where m.tenant_id = i.tenant_id and m.invitation_id = i.id
+                               and m.generation = i.generation and m.template = 'reminder')
+           order by i.updated_at limit $2"#,
+        now,
+        most
+    );
+    Ok(due.fetch_all(pool).await?)
 }
 
 /// Somebody who can be written to.
@@ -283,134 +348,6 @@ pub async fn find(pool: &PgPool, tenant: TenantId, id: InvitationId) -> Result<O
     .fetch_optional(pool)
     .await?;
     row.map(|row| row.with(Vec::new())).transpose()
-}
-
-/// Which invitations a list shows, with their status judged at a time.
-#[derive(Debug, Clone)]
-pub struct Filter {
-    pub id: Option<InvitationId>,
-    pub status: Option<InvitationStatus>,
-    pub before: Option<Uuid>,
-    pub now: Time,
-    pub limit: i64,
-}
-
-/// The invitations of a tenant, newest first, with roles and mail.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn list(pool: &PgPool, permit: &Permit, filter: &Filter) -> Result<Vec<ShownInvitation>> {
-    let tenant = permit.tenant();
-    let mut shown = rows(pool, tenant, filter).await?;
-    let ids: Vec<Uuid> = shown.iter().map(|one| one.id.uuid()).collect();
-    add_roles(&mut shown, shown_roles(pool, tenant, &ids).await?);
-    Ok(shown)
-}
-
-/// One invitation as this change has left it.
-///
-/// # Errors
-/// `NOT_FOUND`.
-pub async fn shown_now(change: &mut Change, id: InvitationId) -> Result<ShownInvitation> {
-    let (tenant, now) = (change.tenant().id, change.now());
-    let filter = Filter { id: Some(id), status: None, before: None, now, limit: 1 };
-    let mut shown = rows(change.conn(), tenant, &filter).await?;
-    add_roles(&mut shown, shown_roles(change.conn(), tenant, &[id.uuid()]).await?);
-    shown.pop().ok_or_else(|| super::unknown(id))
-}
-
-async fn rows(
-    db: impl PgExecutor<'_>,
-    tenant: TenantId,
-    filter: &Filter,
-) -> Result<Vec<ShownInvitation>> {
-    let rows = sqlx::query!(
-        r#"select i.id, i.email, i.kind "kind: MemberKind", i.first_name, i.last_name, i.department,
-                  i.job_title, i.phone, i.location, i.message, i.language,
-                  s.status "status!: InvitationStatus", i.expires_at, i.created_at, i.invited_by,
-                  i.accepted_by "accepted_by: UserId", i.version,
-                  m.status "delivery?: Delivery", m.last_error "delivery_error?"
-           from invitations i
-           cross join lateral (select case when i.status = 'pending' and i.expires_at <= $3
-                                           then 'expired' else i.status end) s (status)
-           left join lateral (select status, last_error from mails
-                              where tenant_id = i.tenant_id and invitation_id = i.id
-                                and generation = i.generation
-                              order by id desc limit 1) m on true
-           where i.tenant_id = $1 and ($2::uuid is null or i.id = $2)
-             and ($4::text is null or s.status = $4) and ($5::uuid is null or i.id < $5)
-           order by i.id desc limit $6"#,
-        tenant as TenantId,
-        filter.id.map(Uuid::from),
-        filter.now,
-        filter.status as Option<InvitationStatus>,
-        filter.before,
-        filter.limit
-    )
-    .fetch_all(db)
-    .await?;
-    let shown = rows.into_iter().map(|row| ShownInvitation {
-        id: row.id.into(),
-        email: row.email,
-        kind: row.kind,
-        profile: Profile {
-            first_name: row.first_name,
-            last_name: row.last_name,
-            department: row.department,
-            job_title: row.job_title,
-            phone: row.phone,
-            location: row.location,
-        },
-        roles: Vec::new(),
-        message: row.message,
-        language: row.language,
-        status: row.status,
-        delivery: row.delivery,
-        delivery_error: row.delivery_error.unwrap_or_default(),
-        expires_at: row.expires_at,
-        created_at: row.created_at,
-        invited_by: row.invited_by,
-        accepted_by: row.accepted_by,
-        version: row.version,
-    });
-    Ok(shown.collect())
-}
-
-async fn shown_roles(
-    db: impl PgExecutor<'_>,
-    tenant: TenantId,
-    ids: &[Uuid],
-) -> Result<Vec<(InvitationId, ShownRole)>> {
-    let rows = sqlx::query!(
-        r#"select i.invitation_id, r.key "role", w.key "workspace?", i.path, i.starts_at, i.ends_at
-           from invitation_roles i
-           join roles r on r.tenant_id = i.tenant_id and r.id = i.role_id
-           left join workspaces w on w.tenant_id = i.tenant_id and w.id = i.workspace_id
-           where i.tenant_id = $1 and i.invitation_id = any($2)
-           order by w.key nulls first, i.path, r.key"#,
-        tenant as TenantId,
-        ids
-    )
-    .fetch_all(db)
-    .await?;
-    let roles = rows.into_iter().map(|row| {
-        let role = ShownRole {
-            role: row.role,
-            scope: scope_text(row.workspace.as_deref(), &row.path),
-            starts: row.starts_at,
-            ends: row.ends_at,
-        };
-        (row.invitation_id.into(), role)
-    });
-    Ok(roles.collect())
-}
-
-fn add_roles(shown: &mut [ShownInvitation], roles: Vec<(InvitationId, ShownRole)>) {
-    let mut by_id: HashMap<InvitationId, Vec<ShownRole>> = HashMap::new();
-    roles.into_iter().for_each(|(id, role)| by_id.entry(id).or_default().push(role));
-    for one in shown {
-        one.roles = by_id.remove(&one.id).unwrap_or_default();
-    }
 }
 
 pub async fn of_person(

@@ -176,6 +176,11 @@ pub async fn accept(change: &mut Change, link: &Link, proof: Proof) -> Result<Us
         let message = "the tenant is suspended; open the link again when it is not";
         return Err(Error::precondition("TENANT_SUSPENDED", &change.tenant().key, message));
     }
+    if !invitations::inviter_vouches(change, &invitation).await? {
+        let message = "whoever invited you may not give these roles any more; ask for a new link, \
+                       which an administrator can send";
+        return Err(Error::precondition("INVITER_LOST_RIGHT", invitation.id, message));
+    }
     let profile = profile(&invitation.profile, &proof, account.as_ref());
     let user = match (account, proof) {
         (Some(account), proof) => proved(change, &account, &proof).await?,
@@ -263,6 +268,7 @@ async fn enrol(
     let holder = Holder::Subject(SubjectId::User(user));
     let mut skipped = Vec::new();
     let mut administers = false;
+    let mut given = 0;
     for promise in invitations::promises(change, invitation).await? {
         match promise {
             Promise::Kept(role) => {
@@ -272,9 +278,15 @@ async fn enrol(
                     && role.ends.is_none()
                     && compiled.is_some_and(|c| c.permissions.matches(Permission::ADMINISTER));
                 assignments::give(change, holder, &role).await?;
+                given += 1;
             }
             Promise::Void(what) => skipped.push(what),
         }
+    }
+    if let (0, Some(default)) = (given, change.tenant().default_role) {
+        // Nothing that was chosen can be given any more.
+        let role = assignments::unchosen(change, default)?;
+        assignments::give(change, holder, &role).await?;
     }
     invitations::accept(change, invitation, user, &skipped).await?;
     if administers && invitation.kind == MemberKind::Internal {

@@ -5,8 +5,9 @@ use uuid::Uuid;
 
 use super::{Link, LinkState, Look, Means, Offer, Proof};
 use crate::{
-    access::{claim_any, permit},
+    access::permit,
     app::Rpc,
+    assignments,
     caller::Call,
     change::{self, Change, Options},
     error::{Error, Result},
@@ -22,6 +23,8 @@ use crate::{
 
 /// The longest first or last name, in characters.
 const MAX_NAME: usize = 100;
+/// Invitations in one call.
+const MAX_BATCH: usize = 100;
 
 #[tonic::async_trait]
 impl InvitationService for Rpc {
@@ -33,13 +36,43 @@ impl InvitationService for Rpc {
         let options = Options::of(&self.0, &call, &request)?;
         let tenant = request.tenant.clone();
         let new = NewInvitation::try_from(request)?;
-        let claim = call.claim_each(&tenant, invitations::permission(new.kind), [""])?;
+        let scopes = assignments::claimed_scopes(&self.0, &tenant, &new.roles, &[]).await?;
+        let claim = call.claim_each(&tenant, invitations::permission(new.kind), scopes)?;
         let answer = change::run(&self.0, &call, claim, options, new, |change, new| {
             Box::pin(async move {
                 let id = invitations::create(change, new).await?;
                 let invitation = Some(shown(change, id).await?);
                 Ok(pb::CreateInvitationResponse { invitation, ..Default::default() })
             })
+        });
+        Ok(Response::new(answer.await?))
+    }
+
+    async fn batch_create_invitations(
+        &self,
+        request: Request<pb::BatchCreateInvitationsRequest>,
+    ) -> Result<Response<pb::BatchCreateInvitationsResponse>, Status> {
+        let (call, request) = Call::split(request)?;
+        let options = Options::of(&self.0, &call, &request)?;
+        if !(1..=MAX_BATCH).contains(&request.invitations.len()) {
+            let wanted = format!("1 to {MAX_BATCH} invitations");
+            return Err(Error::invalid("invitations", wanted).into());
+        }
+        let items = request
+            .invitations
+            .into_iter()
+            .enumerate()
+            .map(|(at, new)| NewInvitation::try_from(new).map_err(|error| refusal(at, &error)));
+        let items: Vec<Result<NewInvitation, pb::Refusal>> = items.collect();
+        let claim = invitations::claim_some(
+            &self.0,
+            &call,
+            &request.tenant,
+            items.iter().filter_map(|item| item.as_ref().ok()),
+        );
+        let claim = claim.await?;
+        let answer = change::run(&self.0, &call, claim, options, items, |change, items| {
+            Box::pin(invite_each(change, items))
         });
         Ok(Response::new(answer.await?))
     }
@@ -90,8 +123,9 @@ impl InvitationService for Rpc {
     ) -> Result<Response<pb::ResendInvitationResponse>, Status> {
         let (call, request) = Call::split(request)?;
         let options = Options::of(&self.0, &call, &request)?;
-        let claim = claim_any(&self.0, &call, &request.tenant).await?;
-        let input = (id(&request.invitation_id)?, request.etag);
+        let id = id(&request.invitation_id)?;
+        let claim = invitations::claim(&self.0, &call, &request.tenant, id).await?;
+        let input = (id, request.etag);
         let answer = change::run(&self.0, &call, claim, options, input, |change, (id, etag)| {
             Box::pin(async move {
                 invitations::resend(change, id, &etag).await?;
@@ -108,8 +142,9 @@ impl InvitationService for Rpc {
     ) -> Result<Response<pb::CancelInvitationResponse>, Status> {
         let (call, request) = Call::split(request)?;
         let options = Options::of(&self.0, &call, &request)?;
-        let claim = claim_any(&self.0, &call, &request.tenant).await?;
-        let input = (id(&request.invitation_id)?, request.etag);
+        let id = id(&request.invitation_id)?;
+        let claim = invitations::claim(&self.0, &call, &request.tenant, id).await?;
+        let input = (id, request.etag);
         let answer = change::run(&self.0, &call, claim, options, input, |change, (id, etag)| {
             Box::pin(async move {
                 invitations::cancel(change, id, &etag).await?;
@@ -214,6 +249,41 @@ impl From<Look> for pb::OpenInvitationResponse {
             home_url: look.home_url,
         }
     }
+}
+
+async fn invite_each(
+    change: &mut Change,
+    items: Vec<Result<NewInvitation, pb::Refusal>>,
+) -> Result<pb::BatchCreateInvitationsResponse> {
+    let mut results = Vec::with_capacity(items.len());
+    for (at, item) in items.into_iter().enumerate() {
+        let made = match item {
+            Ok(new) => {
+                let made = invitations::create_among(change, new).await?;
+                made.map_err(|error| refusal(at, &error))
+            }
+            Err(refusal) => Err(refusal),
+        };
+        results.push(match made {
+            Ok(id) => {
+                let invitation = Some(shown(change, id).await?);
+                pb::BatchInvitation { invitation, refusal: None }
+            }
+            Err(refusal) => pb::BatchInvitation { invitation: None, refusal: Some(refusal) },
+        });
+    }
+    Ok(pb::BatchCreateInvitationsResponse { results, revision: String::new() })
+}
+
+/// Why one of many is refused; its fields are named as those of the whole request.
+fn refusal(at: usize, error: &Error) -> pb::Refusal {
+    let (field, message) = match error {
+        Error::Invalid(violations) => violations.first().map_or_else(Default::default, |first| {
+            (format!("invitations[{at}].{}", first.field), first.description.clone())
+        }),
+        error => (String::new(), error.to_string()),
+    };
+    pb::Refusal { reason: error.reason().to_owned(), field, message }
 }
 
 async fn join(

@@ -6,6 +6,7 @@ mod settings;
 mod sql;
 
 use chrono::TimeDelta;
+use tokio::sync::mpsc::UnboundedReceiver;
 
 pub use settings::MailSettings;
 
@@ -14,7 +15,7 @@ use crate::{
     attempts::{self, Limit},
     change::TenantRow,
     error::Result,
-    mail::Talk,
+    mail::{Letter, Told},
     outbox::{self, NewMail, Template},
     text::Email,
 };
@@ -22,7 +23,7 @@ use crate::{
 /// Test mails of one tenant.
 const TESTS: Limit = Limit { what: "mail test", burst: 10, every: TimeDelta::minutes(6) };
 
-/// Sends a test mail in the name of a tenant and tells each step of the talk with the server.
+/// Sends a test mail in the name of a tenant and tells each step of the talk with the server as it ends.
 ///
 /// # Errors
 /// `RESOURCE_EXHAUSTED` above ten in an hour.
@@ -31,7 +32,7 @@ pub async fn send_test(
     tenant: TenantRow,
     to: Email,
     language: Option<String>,
-) -> Result<Talk> {
+) -> Result<UnboundedReceiver<Told>> {
     attempts::count(app, TESTS, &tenant.id.to_string()).await?;
     let mail = NewMail {
         template: Template::Test,
@@ -43,4 +44,18 @@ pub async fn send_test(
         content: [("tenant".to_owned(), tenant.display_name)].into(),
     };
     outbox::send_test(app, tenant.id, &mail).await
+}
+
+/// A mail of a tenant as it would be, with made-up names.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn preview(
+    app: &App,
+    tenant: TenantRow,
+    template: Template,
+    language: Option<String>,
+) -> Result<Letter> {
+    let language = language.unwrap_or(tenant.language);
+    outbox::preview(app, tenant.id, template, &language, &tenant.display_name).await
 }

@@ -1,5 +1,7 @@
 //! The MailService: generated types in and out.
 
+use futures::{StreamExt, stream::BoxStream};
+use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -15,7 +17,7 @@ use crate::{
     change::{self, Options, TenantRow},
     edit::{Mask, etag},
     error::{Error, Result},
-    mail::{Step, Talk},
+    mail::{Step, Told},
     outbox::{self, Delivery, Mailing, Template},
     page::Page,
     proto::{self as pb, mail_service_server::MailService},
@@ -24,21 +26,45 @@ use crate::{
 
 #[tonic::async_trait]
 impl MailService for Rpc {
+    type SendTestEmailStream = BoxStream<'static, Result<pb::SendTestEmailResponse, Status>>;
+
     async fn send_test_email(
         &self,
         request: Request<pb::SendTestEmailRequest>,
-    ) -> Result<Response<pb::SendTestEmailResponse>, Status> {
+    ) -> Result<Response<Self::SendTestEmailStream>, Status> {
         let (call, request) = Call::split(request)?;
         let claim = call.claim(&request.tenant)?;
         let permit = permit(&self.0, &call, &claim).await?;
         let to = Email::parse("to", &request.to)?;
-        let language = match request.language.as_str() {
-            "" => None,
-            language => Some(text::language("language", language, "")?),
-        };
+        let language = optional_language(&request.language)?;
         let tenant = TenantRow::get(&self.0.pool, &permit).await?;
-        let talk = super::send_test(&self.0, tenant, to, language).await?;
-        Ok(Response::new(talk.into()))
+        let told = super::send_test(&self.0, tenant, to, language).await?;
+        let steps = UnboundedReceiverStream::new(told).map(|told| Ok(told.into()));
+        Ok(Response::new(steps.boxed()))
+    }
+
+    async fn preview_mail(
+        &self,
+        request: Request<pb::PreviewMailRequest>,
+    ) -> Result<Response<pb::PreviewMailResponse>, Status> {
+        let (call, request) = Call::split(request)?;
+        let permit = permit(&self.0, &call, &call.claim(&request.tenant)?).await?;
+        let template = Template::ALL.into_iter().find(|t| t.name() == request.kind);
+        let template = template.ok_or_else(|| {
+            let names = Template::ALL.map(Template::name).join("`, `");
+            Error::invalid("kind", format!("expected one of `{names}`"))
+        })?;
+        let language = optional_language(&request.language)?;
+        let tenant = TenantRow::get(&self.0.pool, &permit).await?;
+        let letter = super::preview(&self.0, tenant, template, language).await?;
+        Ok(Response::new(pb::PreviewMailResponse {
+            subject: letter.subject,
+            text: letter.text,
+            html: letter.html,
+            sender_name: letter.sender_name,
+            reply_to: letter.reply_to.map(|to| to.as_str().to_owned()).unwrap_or_default(),
+            revision: revision_text(permit.revision()),
+        }))
     }
 
     async fn list_mails(
@@ -134,6 +160,13 @@ impl TryFrom<pb::UpdateMailSettingsRequest> for SettingsEdit {
     }
 }
 
+fn optional_language(text: &str) -> Result<Option<String>> {
+    match text {
+        "" => Ok(None),
+        text => text::language("language", text, "").map(Some),
+    }
+}
+
 fn optional_email(field: &str, text: &str) -> Result<String> {
     match text.trim() {
         "" => Ok(String::new()),
@@ -179,17 +212,9 @@ fn read_delivery(field: &str, delivery: i32) -> Result<Option<Delivery>> {
 impl From<Mailing> for pb::Mail {
     fn from(mailing: Mailing) -> Self {
         let waits = mailing.status == Delivery::Queued;
-        let kind = match mailing.template {
-            Template::Invitation => "invitation",
-            Template::Request => "request",
-            Template::Test => "test",
-            Template::PasswordReset => "password_reset",
-            Template::EmailChange => "email_change",
-            Template::EmailChanged => "email_changed",
-        };
         Self {
             id: mailing.id.to_string(),
-            kind: kind.to_owned(),
+            kind: mailing.template.name().to_owned(),
             to: mailing.recipient,
             delivery: pb::Delivery::from(mailing.status).into(),
             attempts: mailing.attempts,
@@ -213,27 +238,22 @@ impl From<Delivery> for pb::Delivery {
     }
 }
 
-impl From<Talk> for pb::SendTestEmailResponse {
-    fn from(talk: Talk) -> Self {
-        let ok = talk.ok();
-        let steps = talk.steps.into_iter().map(|told| pb::Step {
-            name: pb::StepName::from(told.step).into(),
-            ok: told.ok,
-            server_reply: told.reply,
-        });
-        Self { ok, steps: steps.collect() }
+impl From<Told> for pb::SendTestEmailResponse {
+    fn from(told: Told) -> Self {
+        Self { step: pb::StepName::from(told.step).into(), ok: told.ok, server_reply: told.reply }
     }
 }
 
 impl From<Step> for pb::StepName {
     fn from(step: Step) -> Self {
         match step {
+            Step::Resolve => Self::Resolve,
             Step::Connect => Self::Connect,
             Step::Tls => Self::Tls,
             Step::Authenticate => Self::Authenticate,
             Step::Sender => Self::Sender,
             Step::Recipient => Self::Recipient,
-            Step::Accepted => Self::Accepted,
+            Step::Queued => Self::Queued,
         }
     }
 }

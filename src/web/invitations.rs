@@ -92,6 +92,7 @@ async fn refused(mut visit: Visit, typed: &Accept, error: Error) -> Response {
         ("TOO_MANY_ATTEMPTS" | "TOO_MANY_SIGN_INS" | "TENANT_BUSY", _) => "too_often",
         ("UNAVAILABLE" | "DEADLINE_EXCEEDED" | "CONFLICT", _) => "busy",
         _ if visit.look.state != LinkState::Open => return visit.see(""),
+        ("INVITER_LOST_RIGHT", _) => return visit.notice(StatusCode::CONFLICT, "inviter"),
         ("ALREADY_EXISTS", _) => return visit.notice(StatusCode::CONFLICT, "member"),
         ("ACCOUNT_DISABLED", _) => return visit.notice(StatusCode::FORBIDDEN, "disabled"),
         _ => return failed(&visit.web, &visit.look.language, &error),
@@ -238,7 +239,7 @@ impl Visit {
 
     /// A page that says how things stand, with the way on where there is one.
     fn notice(&self, status: StatusCode, state: &str) -> Response {
-        let may_ask = ["expired", "replaced", "cancelled", "declined", "member", "disabled"];
+        let may_ask = ["expired", "replaced", "cancelled", "declined", "disabled", "inviter"];
         let values = context! {
             state,
             ask => may_ask.contains(&state),

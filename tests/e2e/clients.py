@@ -219,6 +219,19 @@ class Api:
         make = {"grpcio": self._grpcio, "grpcurl": self._grpcurl}[via]
         return make(f"rolecall.v1.{method}", request or {}, token)
 
+    def stream(self, method, request=None, token=None):
+        """Calls what answers with a stream, and reads it to its end."""
+        method = f"rolecall.v1.{method}"
+        taken, given = self._types(method)
+        call = self.channel.unary_stream("/" + method, taken.SerializeToString, given.FromString)
+        metadata = [("authorization", f"Bearer {token}")] if token else []
+        try:
+            answers = call(json_format.ParseDict(request or {}, taken()), metadata=metadata,
+                           timeout=PATIENCE)
+            return [self._dict(answer) for answer in answers]
+        except grpc.RpcError as error:
+            raise self._refused(error) from None
+
     def _types(self, method):
         service, name = method.split("/")
         found = self.pool.FindServiceByName(service).FindMethodByName(name)

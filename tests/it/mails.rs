@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -29,6 +29,9 @@ use crate::world::{Api, database, reason, settings};
 struct Smtp {
     accepted: Arc<Mutex<Vec<String>>>,
     busy: Arc<AtomicBool>,
+    /// How many letters to `slow…` wait for their reply, and whether they get it.
+    slow: Arc<AtomicUsize>,
+    release: Arc<AtomicBool>,
 }
 
 impl Smtp {
@@ -45,6 +48,12 @@ impl Smtp {
         (smtp, port)
     }
 
+    async fn wait_for_slow(&self, count: usize) {
+        while self.slow.load(Ordering::Relaxed) < count {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     async fn talk(self, stream: TcpStream) {
         let (read, mut write) = stream.into_split();
         let mut lines = BufReader::new(read).lines();
@@ -57,6 +66,13 @@ impl Smtp {
                 "AUTH" if line.ends_with("AHUAcmlnaHQ=") => "235 welcome",
                 "AUTH" => "535 5.7.8 bad credentials",
                 "RCPT" if word.contains("NOBODY@") => "550 5.1.1 no such user here",
+                "RCPT" if word.contains("SLOW") => {
+                    self.slow.fetch_add(1, Ordering::Relaxed);
+                    while !self.release.load(Ordering::Relaxed) {
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                    "250 at last"
+                }
                 "RCPT" if self.busy.load(Ordering::Relaxed) => "451 4.3.0 come back later",
                 "DATA" => {
                     write.write_all(b"354 go ahead\r\n").await.unwrap();
@@ -124,14 +140,21 @@ async fn wait_for(by: &Api, tenant: &str, wanted: impl Fn(&pb::Mail) -> bool) ->
     panic!("in 10 s the mail became no other than {last:?}");
 }
 
-async fn test_mail(by: &Api, to: &str) -> Result<pb::SendTestEmailResponse, tonic::Status> {
+type Steps = Vec<pb::SendTestEmailResponse>;
+
+async fn test_mail(by: &Api, to: &str) -> Result<Steps, tonic::Status> {
     let request =
         pb::SendTestEmailRequest { tenant: "system".into(), to: to.into(), ..Default::default() };
-    Ok(by.mail().send_test_email(request).await?.into_inner())
+    let mut stream = by.mail().send_test_email(request).await?.into_inner();
+    let mut steps = Vec::new();
+    while let Some(step) = stream.message().await? {
+        steps.push(step);
+    }
+    Ok(steps)
 }
 
-fn steps(answer: &pb::SendTestEmailResponse) -> Vec<(pb::StepName, bool)> {
-    answer.steps.iter().map(|step| (step.name(), step.ok)).collect()
+fn steps(told: &Steps) -> Vec<(pb::StepName, bool)> {
+    told.iter().map(|told| (told.step(), told.ok)).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -168,22 +191,22 @@ async fn a_mail_outlives_a_server_that_is_busy_and_is_given_up_for_a_wrong_addre
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_test_mail_tells_each_step_that_the_server_answered() {
-    use pb::StepName::{Accepted, Authenticate, Connect, Recipient, Sender};
+    use pb::StepName::{Authenticate, Connect, Queued, Recipient, Resolve, Sender};
     let (smtp, port) = Smtp::start().await;
     let (server, operator) = serve(format!("smtp://u:wrong@127.0.0.1:{port}")).await;
     let answer = test_mail(&operator, "ada@acme.example").await.unwrap();
-    assert_eq!(steps(&answer), [(Connect, true), (Authenticate, false)]);
-    assert!(answer.steps[1].server_reply.contains("bad credentials"), "{answer:?}");
+    assert_eq!(steps(&answer), [(Resolve, true), (Connect, true), (Authenticate, false)]);
+    assert!(answer[2].server_reply.contains("bad credentials"), "{answer:?}");
     server.stop().await;
 
     let (server, operator) = serve(format!("smtp://u:right@127.0.0.1:{port}")).await;
     let answer = test_mail(&operator, "ada@acme.example").await.unwrap();
-    let all = [Connect, Authenticate, Sender, Recipient, Accepted].map(|step| (step, true));
-    assert_eq!((answer.ok, steps(&answer)), (true, all.to_vec()));
-    assert!(answer.steps[4].server_reply.contains("queued as 7"), "{answer:?}");
+    let all = [Resolve, Connect, Authenticate, Sender, Recipient, Queued].map(|step| (step, true));
+    assert_eq!(steps(&answer), all);
+    assert!(answer[5].server_reply.contains("queued as 7"), "{answer:?}");
     assert_eq!(smtp.accepted.lock().unwrap().len(), 1);
     let answer = test_mail(&operator, "nobody@acme.example").await.unwrap();
-    assert_eq!((answer.ok, steps(&answer).last()), (false, Some(&(Recipient, false))));
+    assert_eq!(steps(&answer).last(), Some(&(Recipient, false)));
     for _ in 2..10 {
         test_mail(&operator, "ada@acme.example").await.unwrap();
     }
@@ -197,6 +220,78 @@ async fn a_test_mail_tells_each_step_that_the_server_answered() {
     // Nobody listens there.
     let (server, operator) = serve("smtp://127.0.0.1:1".to_owned()).await;
     let answer = test_mail(&operator, "ada@acme.example").await.unwrap();
-    assert_eq!(steps(&answer), [(Connect, false)]);
+    assert_eq!(steps(&answer), [(Resolve, true), (Connect, false)]);
     server.stop().await;
+
+    let (server, operator) = serve("smtp://no-such-host.invalid".to_owned()).await;
+    let answer = test_mail(&operator, "ada@acme.example").await.unwrap();
+    assert_eq!(steps(&answer), [(Resolve, false)]);
+    assert!(answer[0].server_reply.contains("no-such-host.invalid"), "{answer:?}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_letter_that_takes_long_holds_up_no_other() {
+    let (smtp, port) = Smtp::start().await;
+    let (server, operator) = serve(format!("smtp://127.0.0.1:{port}")).await;
+    for n in 0..3 {
+        invite_administrator(&operator, &format!("t{n}"), &format!("slow{n}@acme.example")).await;
+    }
+    smtp.wait_for_slow(3).await;
+    for n in 3..15 {
+        invite_administrator(&operator, &format!("t{n}"), "ada@acme.example").await;
+    }
+    for n in 3..15 {
+        let sent = |mail: &pb::Mail| mail.delivery() == pb::Delivery::Sent;
+        wait_for(&operator, &format!("t{n}"), sent).await;
+    }
+    for n in 0..3 {
+        let sending = |mail: &pb::Mail| mail.delivery() == pb::Delivery::Sending;
+        wait_for(&operator, &format!("t{n}"), sending).await;
+    }
+    smtp.release.store(true, Ordering::Relaxed);
+    for n in 0..3 {
+        let sent = |mail: &pb::Mail| mail.delivery() == pb::Delivery::Sent;
+        wait_for(&operator, &format!("t{n}"), sent).await;
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_wording_of_a_folder_is_used_and_previewed() {
+    let folder = std::env::temp_dir().join(format!("rolecall-wording-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let text = "Welcome aboard {{ tenant }}\nDear {{ name }}, go to {{ link }} until {{ expires }}";
+    std::fs::write(folder.join("invitation.fr.txt"), text).unwrap();
+    let (smtp, port) = Smtp::start().await;
+    let url = format!("smtp://127.0.0.1:{port}");
+    let keys = Keys::parse(&Keys::generate().unwrap()).unwrap();
+    let settings = Settings {
+        mail_templates: Some(folder.clone()),
+        public_url: Some("https://id.example.com".to_owned()),
+        ..settings(&database().await, keys, &url)
+    };
+    let server = Server::start(settings).await.unwrap();
+    let (_, _, key) = service_accounts::create_operator(&server.app, "test").await.unwrap();
+    let operator = Api::connect(&server, key.expose_secret()).await;
+    invite_administrator(&operator, "acme", "ada@acme.example").await;
+    wait_for(&operator, "acme", |mail| mail.delivery() == pb::Delivery::Sent).await;
+    assert!(!smtp.accepted.lock().unwrap()[0].contains("Welcome aboard"), "that is French");
+    let preview = |kind: &str, language: &str| pb::PreviewMailRequest {
+        tenant: "acme".into(),
+        kind: kind.into(),
+        language: language.into(),
+    };
+    let shown = operator.mail().preview_mail(preview("invitation", "fr")).await.unwrap();
+    let shown = shown.into_inner();
+    assert_eq!(shown.subject, "Welcome aboard ACME");
+    assert!(shown.text.contains("https://id.example.com/invitations/rci_sample"), "{}", shown.text);
+    assert!(shown.html.contains("<html lang=\"fr\">"), "{}", shown.html);
+    for kind in ["invitation", "reminder", "request", "test"] {
+        operator.mail().preview_mail(preview(kind, "")).await.unwrap();
+    }
+    let refused = operator.mail().preview_mail(preview("letter", "")).await.unwrap_err();
+    assert_eq!(crate::world::field(&refused), "kind");
+    server.stop().await;
+    std::fs::remove_dir_all(folder).unwrap();
 }

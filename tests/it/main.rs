@@ -20,6 +20,7 @@ mod keys;
 mod leaving;
 mod list;
 mod mails;
+mod meanwhile;
 mod memory;
 mod pages;
 mod people;

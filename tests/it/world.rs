@@ -116,6 +116,12 @@ impl World {
         texts.filter(|t| t.lines().any(|l| l.starts_with("To:") && l.contains(address))).count()
     }
 
+    /// How many mails to this address there are, sent or not.
+    pub async fn queued(&self, address: &str) -> i64 {
+        let count = sqlx::query_scalar("select count(*) from mails where recipient = $1");
+        count.bind(address).fetch_one(&self.server.app.pool).await.unwrap()
+    }
+
     pub async fn token_to(&mut self, address: &str) -> String {
         token_of(&self.mail_to(address).await)
     }
@@ -220,6 +226,7 @@ pub fn settings(database: &SecretString, keys: Keys, mail_url: &str) -> Settings
         admin_listen: "127.0.0.1:0".parse().unwrap(),
         keys,
         mail: Mail::parse(&mail_url.into(), "Rolecall <rolecall@localhost>").unwrap(),
+        mail_templates: None,
         public_url: None,
         open_reflection: false,
         trusted_proxies: Vec::new(),
