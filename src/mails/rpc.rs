@@ -63,7 +63,7 @@ impl MailService for Rpc {
             html: letter.html,
             sender_name: letter.sender_name,
             reply_to: letter.reply_to.map(|to| to.as_str().to_owned()).unwrap_or_default(),
-            revision: revision_text(permit.revision()),
+            revision: permit.revision().text(),
         }))
     }
 

@@ -1,7 +1,10 @@
 //! Recovery: a forgotten password and another address, each proved by a link in a mail. The link is
 //! derived from the installation's key and works once.
 
+mod page;
 mod sql;
+
+pub use page::{confirm, look_at_email, look_at_reset, set_password};
 
 use std::time::Duration;
 

@@ -3,18 +3,17 @@
 use axum::{
     Form,
     extract::{FromRequestParts, Path, rejection::FormRejection},
-    response::{IntoResponse, Response},
+    response::Response,
 };
-use http::{
-    HeaderValue, StatusCode,
-    header::{LOCATION, RETRY_AFTER},
-    request::Parts as Head,
-};
+use http::{StatusCode, request::Parts as Head};
 use minijinja::{Value, context};
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use super::{Visitor, Web, render::Pages};
+use super::{
+    Visitor, Web,
+    render::{Pages, failed, see, wait_for},
+};
 use crate::{
     error::{Error, Result},
     joining::{self, Link, LinkState, Look, Means, Offer},
@@ -81,7 +80,7 @@ fn means(typed: &Accept, password: SecretString) -> Result<Means> {
 async fn refused(mut visit: Visit, typed: &Accept, error: Error) -> Response {
     visit.look = match joining::look(&visit.web.app, &visit.link).await {
         Ok(look) => look,
-        Err(error) => return failed(&visit.web, &visit.look.language, &error),
+        Err(error) => return failed(&visit.web.pages, &visit.look.language, &error),
     };
     let problem = match (error.reason(), error.field()) {
         ("PASSWORD_WRONG", _) => "password_wrong",
@@ -95,7 +94,7 @@ async fn refused(mut visit: Visit, typed: &Accept, error: Error) -> Response {
         ("INVITER_LOST_RIGHT", _) => return visit.notice(StatusCode::CONFLICT, "inviter"),
         ("ALREADY_EXISTS", _) => return visit.notice(StatusCode::CONFLICT, "member"),
         ("ACCOUNT_DISABLED", _) => return visit.notice(StatusCode::FORBIDDEN, "disabled"),
-        _ => return failed(&visit.web, &visit.look.language, &error),
+        _ => return failed(&visit.web.pages, &visit.look.language, &error),
     };
     let mut response = visit.form(typed, problem);
     *response.status_mut() = match problem {
@@ -128,7 +127,7 @@ pub async fn decline(visit: Visit) -> Response {
     };
     match declined {
         Err(error) if visit.look.state == LinkState::Open => {
-            failed(&visit.web, &visit.look.language, &error)
+            failed(&visit.web.pages, &visit.look.language, &error)
         }
         // However it ended, that page says how.
         Ok(()) | Err(_) => visit.see(""),
@@ -155,7 +154,7 @@ pub async fn request(visit: Visit) -> Response {
             response
         }
         Err(_) if visit.look.state == LinkState::Accepted => visit.see(""),
-        Err(error) => failed(&visit.web, &visit.look.language, &error),
+        Err(error) => failed(&visit.web.pages, &visit.look.language, &error),
     }
 }
 
@@ -183,7 +182,7 @@ impl FromRequestParts<Web> for Visit {
         };
         match found {
             Ok((link, look)) => Ok(Self { web: web.clone(), visitor, token, link, look }),
-            Err(error) => Err(failed(web, visitor.language, &error)),
+            Err(error) => Err(failed(&web.pages, visitor.language, &error)),
         }
     }
 }
@@ -249,13 +248,10 @@ impl Visit {
         self.web.pages.page(status, &self.look.language, "notice", values)
     }
 
-    /// Sends the browser to another page of the invitation, so that going back or reloading repeats
-    /// nothing.
+    /// Sends the browser to another page of the invitation.
     fn see(&self, below: &str) -> Response {
-        match HeaderValue::try_from(self.path() + below) {
-            Ok(there) => (StatusCode::SEE_OTHER, [(LOCATION, there)]).into_response(),
-            Err(error) => failed(&self.web, &self.look.language, &Error::internal(error)),
-        }
+        let page = format!("/invitations/{}{below}", self.token);
+        see(&self.web.pages, &self.look.language, &page)
     }
 }
 
@@ -268,29 +264,5 @@ const fn name(state: LinkState) -> &'static str {
         LinkState::Declined => "declined",
         LinkState::Accepted => "accepted",
         LinkState::TenantSuspended => "suspended",
-    }
-}
-
-fn failed(web: &Web, language: &str, error: &Error) -> Response {
-    let (status, state) = match error {
-        Error::NotFound { .. } => (StatusCode::NOT_FOUND, "unknown"),
-        Error::Unavailable { .. } | Error::Deadline | Error::Aborted { .. } => {
-            (StatusCode::SERVICE_UNAVAILABLE, "busy")
-        }
-        Error::Exhausted { .. } => (StatusCode::TOO_MANY_REQUESTS, "too_often"),
-        error => {
-            tracing::error!(error = %crate::error::chain(error), "a page failed");
-            (StatusCode::INTERNAL_SERVER_ERROR, "failed")
-        }
-    };
-    let mut response = web.pages.plain_notice(status, language, state);
-    wait_for(&mut response, error);
-    response
-}
-
-fn wait_for(response: &mut Response, error: &Error) {
-    if let Error::Exhausted { retry_after, .. } | Error::Unavailable { retry_after, .. } = error {
-        let seconds = HeaderValue::from(retry_after.as_secs().max(1));
-        response.headers_mut().insert(RETRY_AFTER, seconds);
     }
 }

@@ -6,6 +6,7 @@
 
 mod guard;
 mod invitations;
+mod recovery;
 mod render;
 
 use std::{net::IpAddr, ops::Deref, sync::Arc};
@@ -69,6 +70,10 @@ pub fn router(app: &App) -> Result<Router> {
             "/invitations/{token}/request",
             get(invitations::ask_request).post(invitations::request),
         )
+        .route("/password-resets/done", get(recovery::reset_done))
+        .route("/password-resets/{token}", get(recovery::show_reset).post(recovery::reset))
+        .route("/email-changes/done", get(recovery::email_done))
+        .route("/email-changes/{token}", get(recovery::show_email).post(recovery::confirm_email))
         .layer(DefaultBodyLimit::max(MAX_FORM))
         .layer(middleware::from_fn_with_state(web.clone(), guard::pass))
         .with_state(web))

@@ -5,7 +5,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
+use http::{
+    HeaderValue, StatusCode,
+    header::{CONTENT_TYPE, LOCATION, RETRY_AFTER},
+};
 use minijinja::{Environment, UndefinedBehavior, Value, context};
 use sha2::{Digest, Sha256};
 
@@ -27,9 +30,9 @@ macro_rules! pages {
     };
 }
 
-const PAGES: [(&str, &str); 8] = pages! {
-    "en": "invitation", "decline", "request", "notice";
-    "fr": "invitation", "decline", "request", "notice";
+const PAGES: [(&str, &str); 12] = pages! {
+    "en": "invitation", "decline", "request", "password", "email", "notice";
+    "fr": "invitation", "decline", "request", "password", "email", "notice";
 };
 
 pub struct Pages {
@@ -106,5 +109,39 @@ impl Pages {
     pub fn plain_notice(&self, status: StatusCode, language: &str, state: &str) -> Response {
         let nothing = context! { tenant => "", home => "", ask => false, again => false };
         self.page(status, language, "notice", context! { state => state, ..nothing })
+    }
+}
+
+/// A page for what no page has words for.
+pub fn failed(pages: &Pages, language: &str, error: &Error) -> Response {
+    let (status, state) = match error {
+        Error::NotFound { .. } => (StatusCode::NOT_FOUND, "unknown"),
+        Error::Unavailable { .. } | Error::Deadline | Error::Aborted { .. } => {
+            (StatusCode::SERVICE_UNAVAILABLE, "busy")
+        }
+        Error::Exhausted { .. } => (StatusCode::TOO_MANY_REQUESTS, "too_often"),
+        error => {
+            tracing::error!(error = %crate::error::chain(error), "a page failed");
+            (StatusCode::INTERNAL_SERVER_ERROR, "failed")
+        }
+    };
+    let mut response = pages.plain_notice(status, language, state);
+    wait_for(&mut response, error);
+    response
+}
+
+/// Says when to come back, where that is known.
+pub fn wait_for(response: &mut Response, error: &Error) {
+    if let Error::Exhausted { retry_after, .. } | Error::Unavailable { retry_after, .. } = error {
+        let seconds = HeaderValue::from(retry_after.as_secs().max(1));
+        response.headers_mut().insert(RETRY_AFTER, seconds);
+    }
+}
+
+/// Sends the browser to another page of ours, so that going back or reloading repeats nothing.
+pub fn see(pages: &Pages, language: &str, path: &str) -> Response {
+    match HeaderValue::try_from(pages.path(path)) {
+        Ok(there) => (StatusCode::SEE_OTHER, [(LOCATION, there)]).into_response(),
+        Err(error) => failed(pages, language, &Error::internal(error)),
     }
 }

@@ -28,6 +28,7 @@ mod permission_lists;
 mod postgres;
 mod races;
 mod recovery;
+mod recovery_pages;
 mod replicas;
 mod roles;
 mod seats;

@@ -13,14 +13,14 @@ use crate::world::{Api, PASSWORD, World, accept, invite, reason, token_of};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-struct Page {
-    status: u16,
+pub struct Page {
+    pub status: u16,
     head: String,
     body: String,
 }
 
 impl Page {
-    fn header(&self, name: &str) -> &str {
+    pub fn header(&self, name: &str) -> &str {
         let line = self.head.lines().find(|line| {
             line.split_once(':').is_some_and(|(given, _)| given.eq_ignore_ascii_case(name))
         });
@@ -28,7 +28,7 @@ impl Page {
     }
 
     #[track_caller]
-    fn says(&self, status: u16, words: &[&str]) {
+    pub fn says(&self, status: u16, words: &[&str]) {
         assert_eq!(self.status, status, "{}", self.body);
         for word in words {
             assert!(self.body.contains(word), "no {word:?} in {}", self.body);
@@ -51,12 +51,12 @@ async fn exchange(world: &World, head: &str, body: &str) -> Page {
     Page { status, head: head.to_owned(), body: body.to_owned() }
 }
 
-async fn open(world: &World, path: &str) -> Page {
+pub async fn open(world: &World, path: &str) -> Page {
     exchange(world, &format!("GET {path} HTTP/1.1\r\n"), "").await
 }
 
 /// Sends a form as a browser sends that of a page of ours.
-async fn send(world: &World, path: &str, form: &[(&str, &str)]) -> Page {
+pub async fn send(world: &World, path: &str, form: &[(&str, &str)]) -> Page {
     post(world, path, form, "sec-fetch-site: same-origin\r\norigin: null\r\n").await
 }
 
