@@ -224,11 +224,16 @@ impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         const RETRY: Duration = Duration::from_millis(500);
         let code = error.as_database_error().and_then(|e| e.code()).map(|c| c.to_string());
+        let constraint = error.as_database_error().and_then(|e| e.constraint());
+        // Of two at once with one request id, in different tenants, the later one finds the answer.
+        let same_request = constraint == Some("requests_pkey");
+        let conflict = Self::Aborted {
+            reason: "CONFLICT",
+            message: "another change was in the way; repeat the call with the same request_id",
+        };
         match (&error, code.as_deref()) {
-            (_, Some("40P01" | "40001" | "55P03" | "57014")) => Self::Aborted {
-                reason: "CONFLICT",
-                message: "another change was in the way; repeat the call with the same request_id",
-            },
+            (_, Some("40P01" | "40001" | "55P03" | "57014")) => conflict,
+            _ if same_request => conflict,
             (_, Some("57P01" | "57P02" | "57P03" | "25P03" | "25006" | "53300" | "53100"))
             | (sqlx::Error::PoolTimedOut | sqlx::Error::Io(_), _) => {
                 tracing::warn!(%error, "the database did not answer");

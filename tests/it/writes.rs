@@ -1,6 +1,6 @@
 //! What holds for every mutation: repeated requests, dry runs, stale versions, bad input, and the audit.
 
-use rolecall::proto as pb;
+use rolecall::{faults::Point, proto as pb};
 use tonic::Code;
 
 use crate::world::{World, check, field, invite, reason, role_on};
@@ -31,6 +31,25 @@ async fn a_repeated_request_gets_the_first_answer_and_changes_nothing_more() {
     let malformed = pb::CreateWorkspaceRequest { request_id: "once".into(), ..workspace("lyon") };
     let refused = admin.workspaces().create_workspace(malformed).await.unwrap_err();
     assert_eq!((refused.code(), field(&refused).as_str()), (Code::InvalidArgument, "request_id"));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_request_id_for_two_tenants_at_once_is_good_for_one() {
+    let mut world = World::start().await;
+    world.tenant("acme").await;
+    world.tenant("other").await;
+    let request_id = "0192f5c0-0000-7000-8000-000000000003".to_owned();
+    let first = pb::CreateWorkspaceRequest { request_id, ..workspace("paris") };
+    let second = pb::CreateWorkspaceRequest { tenant: "other".into(), ..first.clone() };
+    let mut held = world.server.app.faults.hold(Point::Staged);
+    let operator = world.operator.clone();
+    let slow = tokio::spawn(async move { operator.workspaces().create_workspace(first).await });
+    held.reached().await;
+    world.operator.workspaces().create_workspace(second).await.unwrap();
+    drop(held);
+    let refused = slow.await.unwrap().unwrap_err();
+    assert_eq!(refused.code(), Code::AlreadyExists, "{refused:?}");
     world.stop().await;
 }
 
