@@ -1,5 +1,5 @@
 # Each target installs what it misses; only the Rust toolchain must be there.
-.PHONY: run test model e2e check sqlx audit bench bench-decision
+.PHONY: run test model torture e2e check sqlx audit bench bench-decision
 
 # A Rolecall on this machine with a PostgreSQL of its own and demo data; Ctrl-C stops it.
 run:
@@ -10,6 +10,14 @@ run:
 test:
 	.ci/install postgres
 	cargo test
+	TORTURE_SECONDS=20 .ci/torture nothing_is_stale without_barrier
+
+# Replicas, their clients and PostgreSQL under every fault; what clients saw is held against the events.
+# Bounded by `TORTURE_SECONDS` for each part, `TORTURE_SEED` and what else tests/torture/run.rs reads.
+# `ARGS=failovers` runs one part.
+torture:
+	.ci/install postgres
+	.ci/torture $(ARGS)
 
 # Every interleaving of the lease protocol, in scopes that a debug build is too slow for.
 model:

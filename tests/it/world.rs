@@ -326,6 +326,15 @@ pub struct Auth {
     on_behalf_of: Option<MetadataValue<Ascii>>,
 }
 
+impl Auth {
+    /// Nobody's, when it is empty.
+    pub fn of(credential: &str) -> Self {
+        let credential = (!credential.is_empty())
+            .then(|| MetadataValue::from_str(&format!("Bearer {credential}")).unwrap());
+        Self { credential, on_behalf_of: None }
+    }
+}
+
 impl Interceptor for Auth {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         if let Some(credential) = &self.credential {
@@ -356,9 +365,7 @@ impl Api {
     pub async fn to(address: &str, credential: &str) -> Self {
         let endpoint = tonic::transport::Endpoint::from_shared(address.to_owned());
         let channel = endpoint.unwrap().connect().await.unwrap();
-        let credential = (!credential.is_empty())
-            .then(|| MetadataValue::from_str(&format!("Bearer {credential}")).unwrap());
-        Self { channel, auth: Auth { credential, on_behalf_of: None } }
+        Self { channel, auth: Auth::of(credential) }
     }
 
     /// The same caller at another server.

@@ -181,8 +181,13 @@ impl PidFile {
         let text = fs::read_to_string(Self::path(folder)).ok()?;
         let mut lines = text.lines();
         let pid = Pid::from_raw(lines.next()?.trim().parse().ok()?);
-        Some(Self { pid, ready: lines.nth(6).is_some_and(|status| status.trim() == "ready") })
+        Some(Self { pid, ready: lines.nth(6).is_some_and(|status| answers(status.trim())) })
     }
+}
+
+/// A standby answers, too.
+fn answers(status: &str) -> bool {
+    status == "ready" || status == "standby"
 }
 
 fn failed(folder: &Folder) -> PostgresError {
