@@ -86,8 +86,9 @@ class Browser:
 
     def complaints(self):
         """What the browser complains about, such as a policy that a page breaks. That a page answers
-        422 or 404 is no complaint about the page."""
-        told = [entry["message"] for entry in self.driver.get_log("browser")]
+        422 or 404 is no complaint about the page; nor is what the browser says of its own pages."""
+        told = [entry["message"] for entry in self.driver.get_log("browser")
+                if not entry["message"].startswith("chrome://")]
         return [message for message in told
                 if "favicon.ico" not in message and "the server responded with a status" not in message]
 

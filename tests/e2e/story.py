@@ -335,6 +335,7 @@ class Story(unittest.TestCase):
             ("tenant.created", operator, "acme"),
             ("role.created", operator, "administrator"),
             ("role.created", operator, "member"),
+            ("tenant.plan_changed", operator, "acme"),
             ("invitation.created", operator, "inv_"),
             *accepted(olga, 1),
             ("tenant.activated", olga, "acme"),
