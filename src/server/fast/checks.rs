@@ -134,8 +134,10 @@ impl<'a> Question<'a> {
 /// skipped. Nothing for what is malformed, after which comes no more.
 struct Fields<'a>(&'a [u8]);
 
-/// The last field that the messages read here have as a text or a message.
-const LAST: u32 = 4;
+/// Whether the messages read here have this field; each that they have is a text or a message.
+const fn is_known(tag: u32) -> bool {
+    matches!(tag, 1..=4 | CONSISTENCY)
+}
 
 impl<'a> Fields<'a> {
     fn read(&mut self) -> Option<Option<(u32, &'a [u8])>> {
@@ -146,7 +148,7 @@ impl<'a> Fields<'a> {
                 let length = usize::try_from(decode_varint(rest).ok()?).ok()?;
                 return Some(Some((tag, rest.split_off(..length)?)));
             }
-            if tag <= LAST {
+            if is_known(tag) {
                 return None;
             }
             skip_field(wire_type, tag, rest, DecodeContext::default()).ok()?;
