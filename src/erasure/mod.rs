@@ -9,7 +9,7 @@ use crate::{
     change::{self, Change, Event, Options},
     error::{Error, Result},
     ids::UserId,
-    invitations, memberships, outbox, security, sessions,
+    imports, invitations, memberships, outbox, security, sessions,
 };
 
 /// How much was erased.
@@ -18,6 +18,8 @@ pub struct Erased {
     pub sessions: u64,
     pub invitations: u64,
     pub mails: u64,
+    /// Previews that named them; they are cancelled.
+    pub imports: u64,
     /// Values beside events.
     pub audit_values: u64,
     /// Answers kept for repeated requests.
@@ -47,6 +49,7 @@ pub async fn erase(change: &mut Change, user: UserId) -> Result<Erased> {
     memberships::dismiss(change, user).await?;
     let invited = invitations::of_person(change, user, &account.email).await?;
     let mails = outbox::erase(change, user, &account.email, &invited).await?;
+    let imports = imports::erase(change, user, &account.email).await?;
     let sessions = sessions::erase(change, user).await?;
     security::erase(change, user).await?;
     let mut subjects = vec![user.to_string()];
@@ -62,7 +65,7 @@ pub async fn erase(change: &mut Change, user: UserId) -> Result<Erased> {
         accounts::erase(change, user).await?;
     }
     change.record(Event::new("member.purged", user).change("account", &true, &!last))?;
-    Ok(Erased { sessions, invitations, mails, audit_values, answers, account: last })
+    Ok(Erased { sessions, invitations, mails, imports, audit_values, answers, account: last })
 }
 
 /// Purges those whose time is over in the tenants that want it so; returns how many.

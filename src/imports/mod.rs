@@ -31,7 +31,7 @@ pub use columns::read as read_lines;
 pub use judge::{Action, Judged};
 pub use rpc::read_separator;
 use sql::Filter;
-pub use sql::forget;
+pub use sql::{erase, forget};
 
 use columns::{Column, Line};
 use judge::{Effect, Person, Plan};

@@ -16,6 +16,7 @@ use crate::{
     decision::Time,
     error::{Error, Result},
     ids::{ImportId, RoleId, TenantId, UserId},
+    text::Email,
 };
 
 /// Plans forgotten at once.
@@ -317,6 +318,38 @@ pub async fn forget(pool: &PgPool, now: Time) -> Result<bool> {
     .execute(pool)
     .await?;
     Ok(forgotten.rows_affected() == FORGET.unsigned_abs())
+}
+
+/// Cancels the plans that name somebody or that they made, and forgets the names of their files; returns
+/// how many plans.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn erase(change: &mut Change, user: UserId, email: &str) -> Result<u64> {
+    let (tenant, maker) = (change.tenant().id, user.to_string());
+    let canonical = Email::parse("email", email)?.canonical().to_owned();
+    let cancelled = sqlx::query!(
+        "update imports set status = 'cancelled', plan = null
+         where tenant_id = $1 and status = 'planned' and ($2 in (actor, on_behalf_of) or exists (
+             select from json_array_elements(plan::json -> 'lines') line
+             where line -> 'email' ->> 'canonical' = $3))",
+        tenant as TenantId,
+        maker,
+        canonical
+    )
+    .execute(change.conn())
+    .await?;
+    sqlx::query!(
+        "update imports set file_name = ''
+         where tenant_id = $1
+           and ($2 in (actor, on_behalf_of) or position($3 in lower(file_name)) > 0)",
+        tenant as TenantId,
+        maker,
+        canonical
+    )
+    .execute(change.conn())
+    .await?;
+    Ok(cancelled.rows_affected())
 }
 
 /// The columns that a file of the tenant's members needs.

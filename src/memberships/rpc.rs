@@ -243,6 +243,7 @@ impl From<Erased> for pb::Erased {
             audit_values: count(erased.audit_values),
             answers: count(erased.answers),
             account: erased.account,
+            imports: count(erased.imports),
         }
     }
 }

@@ -21,13 +21,22 @@ pub async fn preview(
     tenant: &str,
     file: &[u8],
 ) -> Result<pb::PreviewImportResponse, Status> {
+    preview_named(by, tenant, "people.csv", file).await
+}
+
+pub async fn preview_named(
+    by: &Api,
+    tenant: &str,
+    name: &str,
+    file: &[u8],
+) -> Result<pb::PreviewImportResponse, Status> {
     let mut parts: Vec<pb::PreviewImportRequest> = file
         .chunks(64 << 10)
         .map(|chunk| pb::PreviewImportRequest { chunk: chunk.to_vec(), ..Default::default() })
         .collect();
     let first = pb::PreviewImportRequest {
         tenant: tenant.into(),
-        file_name: "people.csv".into(),
+        file_name: name.into(),
         ..Default::default()
     };
     parts.insert(0, first);

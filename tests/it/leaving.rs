@@ -10,6 +10,7 @@ use rolecall::{erasure, proto as pb};
 use secrecy::ExposeSecret;
 use tonic::{Code, Status};
 
+use crate::imports::preview_named;
 use crate::world::{Api, PASSWORD, World, check, field, invite, reason, role_on};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -325,8 +326,12 @@ async fn a_purge_leaves_no_byte_of_the_person_and_the_audit_log_whole() {
     world.advance(31 * DAY);
     let acme = admin(&world, "acme").await;
     verify(&acme, "acme").await;
+    let file = "email,first_name,last_name,role\nKanarie@birds.example,Kanarie,Vogel,member\n";
+    let name = "for Kanarie@birds.example.csv";
+    preview_named(&acme, "acme", name, file.as_bytes()).await.unwrap();
     let preview = purge(&acme, "acme", &user, true).await.unwrap();
     assert!(preview.invitations == 2 && preview.mails == 2 && preview.sessions == 2, "{preview:?}");
+    assert_eq!(preview.imports, 1);
     let before = dump(&world);
     let erased = purge(&acme, "acme", &user, false).await.unwrap();
     assert_eq!(erased, preview);
