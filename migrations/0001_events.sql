@@ -81,34 +81,50 @@ create table requests (
 );
 create index requests_created_at on requests (created_at);
 
--- Numbers and chains the events that the transaction left in `rolecall.pending`, and keeps the answer
--- for a repeated request. Called in one message with COMMIT, so that nobody holds the clock while idle.
---   pending: {"skew": seconds, "quorum": boolean, "request": null | {…},
---             "events": [{"tenant", "format", "body": text}]}
+-- The epoch of this server's history. Refuses with RC001 in a history without one, and with RC003 when a
+-- quorum is asked for and none is configured.
+create function current_epoch(quorum boolean) returns bigint language plpgsql as $$
+declare
+    here text := timeline();
+    found clock;
+begin
+    if quorum and current_setting('synchronous_standby_names') = '' then
+        raise exception 'no standby has to confirm changes' using errcode = 'RC003';
+    end if;
+    select * into found from clock;
+    if found.timeline <> here then
+        raise exception 'timeline % has no epoch yet', here using errcode = 'RC001';
+    end if;
+    return found.epoch;
+end $$;
+
+-- Keeps the answer for a repeated request, if it has an id.
+--   request: null | {"caller", "id": uuid, "hash": hex, "response": hex}
+create function keep_answer(request jsonb, revision bigint) returns void language sql as $$
+    insert into requests (caller, request_id, hash, response, revision, created_at)
+        select request ->> 'caller', (request ->> 'id')::uuid, decode(request ->> 'hash', 'hex'),
+               decode(request ->> 'response', 'hex'), revision, clock_timestamp()
+        where jsonb_typeof(request) = 'object'
+$$;
+
+-- Numbers and chains the events that the transaction left in `rolecall.pending`, and keeps the answer.
+-- Called in one message with COMMIT, so that nobody holds the clock while idle.
+--   pending: {"skew": seconds, "quorum": boolean, "request", "events": [{"tenant", "format", "body": text}]}
 --   hash:    SHA-256(previous hash, or 32 zero bytes ‖ tenant ‖ revision i64 ‖ n i32 ‖
 --                    microseconds since 1970 i64 ‖ format i32 ‖ SHA-256(body as UTF-8)), big-endian
--- Refuses with RC001 in a history without an epoch of its own yet, with RC002 what a live replica could
--- not apply, and with RC003 when a quorum is asked for and none is configured.
+-- Refuses as `current_epoch` does, and with RC002 what a live replica could not apply.
 create function seal(out sealed_epoch bigint, out sealed_revision bigint) language plpgsql as $$
 declare
     pending json := current_setting('rolecall.pending')::json;
     event json;
-    request json := pending -> 'request';
-    here text := timeline();
-    known text;
     tenant uuid;
     moment timestamptz;
     number integer := 0;
     chained bytea;
     entry_format integer;
 begin
-    if (pending ->> 'quorum')::boolean and current_setting('synchronous_standby_names') = '' then
-        raise exception 'no standby has to confirm changes' using errcode = 'RC003';
-    end if;
-    select epoch, timeline into sealed_epoch, known from clock for update;
-    if known <> here then
-        raise exception 'timeline % has no epoch yet', here using errcode = 'RC001';
-    end if;
+    perform from clock for update;
+    sealed_epoch := current_epoch((pending ->> 'quorum')::boolean);
     if exists (select from replicas r where r.trouble is null and r.format < (
             select max((e ->> 'format')::integer) from json_array_elements(pending -> 'events') e)) then
         raise exception 'an older replica could not apply this' using errcode = 'RC002';
@@ -134,11 +150,21 @@ begin
             values (tenant, sealed_revision, number, moment, entry_format, (event ->> 'body')::json, chained);
         number := number + 1;
     end loop;
-    if json_typeof(request) = 'object' then
-        insert into requests (caller, request_id, hash, response, revision, created_at)
-            values (request ->> 'caller', (request ->> 'id')::uuid, decode(request ->> 'hash', 'hex'),
-                    decode(request ->> 'response', 'hex'), sealed_revision, clock_timestamp());
-    end if;
+    perform keep_answer((pending -> 'request')::jsonb, sealed_revision);
+end $$;
+
+-- The newest revision, for an answer that says something of the state without changing it; keeps that
+-- answer, too. Once this is committed, what the connection has read before is as durable as a change:
+-- it was read in the current history, and from nothing that a failover could undo.
+create function confirm(quorum boolean, request jsonb,
+        out installation bigint, out epoch bigint, out revision bigint) language plpgsql as $$
+begin
+    epoch := current_epoch(quorum);
+    select c.installation into installation from clock c;
+    select coalesce(max(e.revision), 0) into revision from events e;
+    perform keep_answer(request, revision);
+    -- Only a commit that has written something waits for the standbys.
+    perform pg_logical_emit_message(true, 'rolecall', '');
 end $$;
 
 grant usage on schema public to rolecall_server;

@@ -35,7 +35,7 @@ use crate::{
     ids::{Revision, SubjectId, TenantId},
     refusals::{Kind, Refusal},
     replica::{self, FORMAT, load},
-    secret, telemetry,
+    telemetry,
 };
 
 /// One change in progress. Statements that write take it, so that none escapes audit and revision.
@@ -167,38 +167,33 @@ where
     F: for<'c> Fn(&'c mut Change, Q) -> BoxFuture<'c, Result<R>> + Send + Sync,
 {
     let mut change = Change::begin(app, call, claim, options).await?;
-    let now = change.now;
-    if let Some(key) = &options.request
+    let (request, now) = (options.request.as_ref(), change.now);
+    if let Some(key) = request
         && let Some((answer, number)) = request::find(change.conn(), key, now).await?
     {
         let revision = change.abandon().await?;
         return Ok((Ok(answer), revision.at(number)));
     }
-    let outcome = match change.authorise(claim).await {
-        Ok(()) => operation(&mut change, input).await,
-        Err(refusal) => Err(refusal),
-    };
+    let outcome = change.operate(claim, input, operation).await;
     app.faults.reach(Point::Written).await;
     match outcome {
         Ok(mut answer) if options.validate_only => {
-            change.check_rules().await?;
             let revision = change.abandon().await?;
             // A secret of what was not made could still open something: tokens prove themselves.
             answer.redact();
             Ok((Ok(answer), revision))
         }
         Ok(answer) if change.drafts.is_empty() => {
-            let revision = change.keep(options.request.as_ref(), &answer).await?;
+            let kept = request.map(|key| key.kept(&answer));
+            let revision = change.end(kept).await?;
             Ok((Ok(answer), revision))
         }
         Ok(answer) => {
-            let revision = change.seal(options.request.as_ref(), &answer).await?;
+            let revision = change.seal(request.map(|key| key.kept(&answer))).await?;
             Ok((Ok(answer), revision))
         }
-        Err(error) => match change.abandon().await {
-            Ok(revision) => Ok((Err(error), revision)),
-            Err(_) => Err(error),
-        },
+        Err(failure) if failure.is_failure() => Err(failure),
+        Err(refusal) => Ok((Err(refusal), change.abandon().await?)),
     }
 }
 
@@ -245,6 +240,16 @@ impl Change {
         change.tenant = tenant::lock(change.conn(), claim.tenant()).await?;
         app.faults.reach(Point::Locked).await;
         Ok(change)
+    }
+
+    async fn operate<Q, R, F>(&mut self, claim: &Claim, input: Q, operation: &F) -> Result<R>
+    where
+        F: for<'c> Fn(&'c mut Self, Q) -> BoxFuture<'c, Result<R>>,
+    {
+        self.authorise(claim).await?;
+        let answer = operation(self, input).await?;
+        self.check_rules().await?;
+        Ok(answer)
     }
 
     /// Reads the facts about the caller, after the lock, and decides by them.
@@ -307,7 +312,7 @@ impl Change {
 
     /// The connection, inside the transaction and under the tenant's lock.
     pub fn conn(&mut self) -> &mut PgConnection {
-        // Invariant: only `seal` and `abandon` take the connection, and both end the change.
+        // Invariant: only `seal` and `end` take the connection, and both end the change.
         #[expect(clippy::unwrap_used, reason = "the invariant above")]
         self.conn.as_deref_mut().unwrap()
     }
@@ -401,12 +406,9 @@ impl Change {
                 self.conn().execute("release savepoint part").await?;
                 Ok(Ok(done))
             }
-            Err(
-                fatal @ (Error::Internal(_)
-                | Error::Unavailable { .. }
-                | Error::Deadline
-                | Error::Aborted { .. }),
-            ) => Err(fatal),
+            Err(fatal) if fatal.is_failure() || matches!(fatal, Error::Aborted { .. }) => {
+                Err(fatal)
+            }
             Err(refusal) => {
                 self.conn().execute("rollback to savepoint part").await?;
                 self.facts = mark.facts;
@@ -417,34 +419,30 @@ impl Change {
         }
     }
 
-    /// Ends a change that changed nothing, but keeps its answer for a repeated request.
-    async fn keep<R: Answer>(
-        self,
-        request: Option<&request::RequestKey>,
-        answer: &R,
-    ) -> Result<Revision> {
-        let (app, now) = (self.app.clone(), self.now);
-        let revision = self.abandon().await?;
-        if let Some(key) = request {
-            request::insert(&app.pool, key, answer, revision.number, now).await?;
-        }
-        Ok(revision)
+    /// Undoes everything and returns the revision that what was read belongs to.
+    async fn abandon(self) -> Result<Revision> {
+        self.end(None).await
     }
 
-    /// Undoes everything and returns the revision that what was read belongs to.
-    async fn abandon(mut self) -> Result<Revision> {
+    /// Ends a change that changed nothing: what it read was no past that a failover has undone or can undo.
+    /// May keep its answer for a repeated request.
+    async fn end(mut self, kept: Option<serde_json::Value>) -> Result<Revision> {
         let mut conn = self.conn.take().ok_or_else(ended)?;
         conn.execute("rollback").await?;
-        Ok(replica::position(&mut conn).await?)
+        let confirming = sqlx::query!(
+            r#"select installation "installation!", epoch "epoch!", revision "revision!"
+               from confirm($1, $2)"#,
+            self.app.quorum,
+            kept
+        )
+        .fetch_one(&mut *conn);
+        let confirmed = telemetry::noticing(confirming).await.map_err(unsealed)?;
+        let (installation, epoch) = (confirmed.installation, confirmed.epoch);
+        Ok(replica::revision(installation, epoch, confirmed.revision)?)
     }
 
     /// Numbers, chains and commits, in one message. From here on the outcome is the database's.
-    async fn seal<R: Answer>(
-        mut self,
-        request: Option<&request::RequestKey>,
-        answer: &R,
-    ) -> Result<Revision> {
-        self.check_rules().await?;
+    async fn seal(mut self, kept: Option<serde_json::Value>) -> Result<Revision> {
         let drafts = std::mem::take(&mut self.drafts);
         let erased = std::mem::take(&mut self.erased);
         audit::insert_values(self.conn(), &drafts, &erased).await?;
@@ -457,16 +455,7 @@ impl Change {
                 "format": FORMAT,
                 "body": draft.body,
             })).collect::<Vec<_>>(),
-            "request": request.map(|key| {
-                let mut kept = answer.clone();
-                kept.redact();
-                serde_json::json!({
-                    "caller": key.caller,
-                    "id": key.id,
-                    "hash": secret::hex(&key.hash),
-                    "response": secret::hex(&kept.encode_to_vec()),
-                })
-            }),
+            "request": kept,
         });
         sqlx::query("select set_config('rolecall.pending', $1, true)")
             .bind(pending.to_string())

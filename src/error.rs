@@ -134,6 +134,12 @@ impl Error {
         }
     }
 
+    /// Whether it says nothing of the request and of the state, but that something did not work.
+    #[must_use]
+    pub const fn is_failure(&self) -> bool {
+        matches!(self, Self::Unavailable { .. } | Self::Deadline | Self::Internal(_))
+    }
+
     /// The field that is malformed; empty when none is.
     #[must_use]
     pub fn field(&self) -> &str {

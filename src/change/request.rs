@@ -11,6 +11,7 @@ use crate::{
     decision::Time,
     error::{Error, Result},
     proto::{Mutation, Redact, Revised},
+    secret,
 };
 
 /// The longest reason for a change, in characters.
@@ -104,29 +105,18 @@ pub(super) async fn find<R: Answer>(
     Ok(Some((response, row.revision.unsigned_abs())))
 }
 
-/// Keeps the answer of a change that changed nothing; what changed something is kept by `seal()`.
-pub(super) async fn insert<R: Answer>(
-    pool: &PgPool,
-    key: &RequestKey,
-    answer: &R,
-    revision: u64,
-    now: Time,
-) -> Result<()> {
-    let mut kept = answer.clone();
-    kept.redact();
-    sqlx::query!(
-        "insert into requests (caller, request_id, hash, response, revision, created_at)
-         values ($1, $2, $3, $4, $5, $6) on conflict do nothing",
-        key.caller,
-        key.id,
-        key.hash,
-        kept.encode_to_vec(),
-        i64::try_from(revision).map_err(Error::internal)?,
-        now
-    )
-    .execute(pool)
-    .await?;
-    Ok(())
+impl RequestKey {
+    /// What is kept of an answer, as the database's `keep_answer` reads it.
+    pub fn kept<R: Answer>(&self, answer: &R) -> serde_json::Value {
+        let mut kept = answer.clone();
+        kept.redact();
+        serde_json::json!({
+            "caller": self.caller,
+            "id": self.id,
+            "hash": secret::hex(&self.hash),
+            "response": secret::hex(&kept.encode_to_vec()),
+        })
+    }
 }
 
 impl Change {

@@ -52,6 +52,21 @@ impl Own {
         assert_eq!(now, names);
     }
 
+    /// Whether a transaction with such a last statement comes to wait for a standby.
+    async fn waits(&mut self, statement: &str) -> bool {
+        for _ in 0..400 {
+            let waiting = sqlx::query_scalar::<_, bool>(
+                "select exists (select from pg_stat_activity
+                                where wait_event = 'SyncRep' and query like '%' || $1 || '%')",
+            );
+            if waiting.bind(statement).fetch_one(&mut self.conn).await.unwrap() {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        false
+    }
+
     fn settings(&self) -> Settings {
         let database: SecretString = self.postgres.url(DATABASE).into();
         let keys = Keys::parse(&Keys::generate().unwrap()).unwrap();
@@ -97,22 +112,10 @@ async fn a_commit_that_no_standby_confirmed_is_not_acknowledged() {
     let (api, request) = (operator.clone(), create.clone());
     let change =
         tokio::spawn(async move { api.service_accounts().create_service_account(request).await });
-    let mut cancelled = false;
-    for _ in 0..400 {
-        cancelled = sqlx::query_scalar::<_, bool>(
-            "select pg_cancel_backend(pid) from pg_stat_activity
-             where wait_event = 'SyncRep' and query like '%seal()%'",
-        )
-        .fetch_optional(&mut own.conn)
-        .await
-        .unwrap()
-        .unwrap_or_default();
-        if cancelled {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(25)).await;
-    }
-    assert!(cancelled, "the commit waits for a standby");
+    assert!(own.waits("seal()").await);
+    let cancel = "select pg_cancel_backend(pid) from pg_stat_activity
+                  where wait_event = 'SyncRep' and query like '%seal()%'";
+    own.conn.execute(cancel).await.unwrap();
     let unsure = change.await.unwrap().unwrap_err();
     assert_eq!(unsure.code(), Code::Unavailable, "{unsure}");
     assert!(unsure.message().contains("not known"), "{unsure}");
@@ -121,6 +124,62 @@ async fn a_commit_that_no_standby_confirmed_is_not_acknowledged() {
     let first = operator.service_accounts().create_service_account(create.clone()).await.unwrap();
     let again = operator.service_accounts().create_service_account(create).await.unwrap();
     assert_eq!(first.into_inner(), again.into_inner());
+    server.stop().await;
+    own.stop().await;
+}
+
+/// A repetition, a refusal, a trial and what changes nothing tell of the state, which a failover could undo.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_tells_of_the_state_waits_for_a_standby_as_a_change_does() {
+    let mut own = Own::start("told").await;
+    let server = Server::start(own.settings()).await.unwrap();
+    let (_, _, key) = service_accounts::create_operator(&server.app, "test").await.unwrap();
+    let operator = Api::connect(&server, key.expose_secret()).await;
+    let create = pb::CreateServiceAccountRequest {
+        tenant: "system".into(),
+        key: "shop".into(),
+        display_name: "Shop".into(),
+        request_id: uuid::Uuid::from_u128(1).to_string(),
+        ..Default::default()
+    };
+    let made = operator.service_accounts().create_service_account(create.clone()).await.unwrap();
+    let taken = pb::CreateServiceAccountRequest { request_id: String::new(), ..create.clone() };
+    let trial = pb::CreateServiceAccountRequest {
+        key: "other".into(),
+        validate_only: true,
+        ..taken.clone()
+    };
+    for (request, code) in
+        [(create.clone(), Code::Ok), (taken, Code::AlreadyExists), (trial, Code::Ok)]
+    {
+        own.standbys("ANY 1 (nobody)").await;
+        let api = operator.clone();
+        let asked = request.clone();
+        let answer =
+            tokio::spawn(async move { api.service_accounts().create_service_account(asked).await });
+        assert!(own.waits("confirm(").await, "{request:?}");
+        assert!(!answer.is_finished());
+        own.standbys("").await;
+        let told = answer.await.unwrap().map_or_else(|refusal| refusal.code(), |_| Code::Ok);
+        assert_eq!(told, code, "{request:?}");
+    }
+    // What changes nothing keeps its answer in the same commit.
+    let same = pb::UpdateServiceAccountRequest {
+        tenant: "system".into(),
+        service_account_id: made.into_inner().service_account.unwrap().id,
+        display_name: "Shop".into(),
+        request_id: uuid::Uuid::from_u128(2).to_string(),
+        ..Default::default()
+    };
+    own.standbys("ANY 1 (nobody)").await;
+    let (api, asked) = (operator.clone(), same.clone());
+    let answer =
+        tokio::spawn(async move { api.service_accounts().update_service_account(asked).await });
+    assert!(own.waits("confirm(").await);
+    own.standbys("").await;
+    let first = answer.await.unwrap().unwrap().into_inner();
+    let again = operator.service_accounts().update_service_account(same).await.unwrap();
+    assert_eq!(first, again.into_inner());
     server.stop().await;
     own.stop().await;
 }
