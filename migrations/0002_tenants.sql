@@ -17,6 +17,11 @@ create table tenants (
     updated_at timestamptz not null
 );
 
+-- The installation: there for changes to lock and replicas to load, before anything else is.
+insert into tenants (id, key, display_name, status, created_at, updated_at)
+    values ('00000000-0000-0000-0000-000000000000', 'system', 'Installation', 'active',
+            clock_timestamp(), clock_timestamp());
+
 create table workspaces (
     tenant_id uuid not null constraint workspaces_tenant_fkey references tenants (id),
     id uuid not null,

@@ -231,9 +231,6 @@ async fn assemble(
     public_url: String,
     stopping: watch::Receiver<bool>,
 ) -> Result<(App, [JoinHandle<()>; 2]), StartError> {
-    let mut conn = db::connect(&options.database).await?;
-    tenants::insert_system(&mut conn).await?;
-    conn.close().await?;
     let clock = Clock::default();
     let (database, quorum, faults) =
         (options.database.clone(), options.quorum, options.faults.clone());

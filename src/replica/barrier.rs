@@ -31,6 +31,8 @@ const PACES: [(Duration, Duration); 3] = [
 ];
 /// A wait this long names whom it is for.
 const SLOW: Duration = Duration::from_secs(1);
+/// What a wait may take beyond the longest lease.
+const SLACK: Duration = Duration::from_secs(2);
 /// How long to wait before a lost database is tried again.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -51,6 +53,8 @@ pub struct Barrier {
     newest: Vec<oneshot::Sender<Revision>>,
     /// The announcement last seen of each replica, and when it was seen first.
     seen: HashMap<Uuid, (i64, Moment)>,
+    /// The longest lease of those who were seen last; at first that of this process.
+    longest: Duration,
 }
 
 struct Wait {
@@ -63,9 +67,15 @@ struct Wait {
 }
 
 impl Barrier {
-    pub fn new(url: SecretString, asks: mpsc::Receiver<Ask>, nudge: Arc<Notify>) -> Self {
-        let (waits, newest) = (Vec::new(), Vec::new());
-        Self { line: Line::careless(url), asks, nudge, waits, newest, seen: HashMap::new() }
+    pub fn new(
+        url: SecretString,
+        asks: mpsc::Receiver<Ask>,
+        nudge: Arc<Notify>,
+        lease: Duration,
+    ) -> Self {
+        let line = Line::careless(url);
+        let (waits, newest, seen) = (Vec::new(), Vec::new(), HashMap::new());
+        Self { line, asks, nudge, waits, newest, seen, longest: lease }
     }
 
     /// Serves until nobody can ask any more.
@@ -89,6 +99,7 @@ impl Barrier {
                 tokio::time::sleep(RETRY).await;
             }
             self.waits.retain(|wait| !wait.done.is_closed());
+            self.give_up();
         }
     }
 
@@ -123,6 +134,7 @@ impl Barrier {
         let (state, here) = read.await?;
         let now = Moment::now();
         self.see(&state.rows, now);
+        self.longest = state.rows.iter().map(|row| row.lease).max().unwrap_or(self.longest);
         // What another history says of a revision is nothing.
         if state.timeline == here {
             for done in self.newest.drain(..) {
@@ -150,6 +162,17 @@ impl Barrier {
     fn deadline(&self, row: &Row) -> Moment {
         let (_, first) = self.seen.get(&row.session).copied().unwrap_or((0, Moment::now()));
         first.after(over(row.lease))
+    }
+
+    /// Ends waits that no lease can be the reason of.
+    fn give_up(&mut self) {
+        let patience = over(self.longest) + SLACK;
+        for wait in self.waits.extract_if(.., |wait| wait.begun.elapsed() > patience) {
+            let _ = wait.done.send(Err(Error::Unavailable {
+                message: "the change is stored, but not yet obeyed everywhere",
+                retry_after: Duration::from_secs(1),
+            }));
+        }
     }
 
     fn judge(&mut self, state: &State, now: Moment) {

@@ -62,8 +62,6 @@ pub struct Replica {
     asks: mpsc::Sender<Ask>,
     retiring: watch::Sender<bool>,
     left: watch::Receiver<bool>,
-    /// How long an acknowledgement may wait for the replicas.
-    patience: Duration,
     faults: Faults,
 }
 
@@ -286,10 +284,7 @@ impl Replica {
             self.asks.send(Ask::Obeyed(revision, done)).await.ok()?;
             obeyed.await.ok()
         };
-        timeout(self.patience, asked).await.ok().flatten().unwrap_or(Err(Error::Unavailable {
-            message: "the change is stored, but not yet obeyed everywhere",
-            retry_after: Duration::from_secs(1),
-        }))
+        asked.await.unwrap_or(Err(Error::STOPPING))
     }
 
     /// Answers nothing more, and then releases those who would wait for this replica.

@@ -16,7 +16,7 @@ use super::{
     barrier::Barrier,
     events::{FORMAT, FeedError},
     feed::{self, Feed},
-    lease::{self, Announced, Lease, LeaseError, over},
+    lease::{self, Announced, Lease, LeaseError},
     rows::{CHANNEL, Registration},
     state::{StateError, StateFolder},
     view::Published,
@@ -27,8 +27,6 @@ use crate::{clock::Clock, db, faults::Faults};
 const ASKS: usize = 10_000;
 /// How long to wait before a lost connection for hints is made anew.
 const RETRY: Duration = Duration::from_secs(1);
-/// What an acknowledgement may take beyond the longest wait for a lost replica.
-const SLACK: Duration = Duration::from_secs(2);
 
 /// What a replica has to be told.
 #[derive(Debug, Clone)]
@@ -108,7 +106,7 @@ impl Replica {
         let (left, left_out) = watch::channel(false);
         let keeper = Keeper {
             lease: announced.into_lease(published.clone()),
-            barrier: Barrier::new(database.clone(), asks_out, nudge.clone()),
+            barrier: Barrier::new(database.clone(), asks_out, nudge.clone(), lease),
             published: published.clone(),
             url: database,
             nudge: nudge.clone(),
@@ -126,7 +124,6 @@ impl Replica {
             asks,
             retiring,
             left: left_out,
-            patience: over(lease) + SLACK,
             faults,
         };
         Ok((replica, feed, keeper))

@@ -7,7 +7,6 @@ mod sql;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use sqlx::PgConnection;
 
 use crate::{
     access::Claim,
@@ -361,15 +360,6 @@ async fn rewrite(
     sql::update(change, &after).await?;
     change.record(event)?;
     Ok(after)
-}
-
-/// Makes sure that the row of the installation is there, for changes to lock and replicas to load.
-/// Bare and without an event: [`bootstrap`] tells of it. Any number of processes may do it at once.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn insert_system(conn: &mut PgConnection) -> sqlx::Result<()> {
-    sql::insert_system(conn).await
 }
 
 /// Gives the installation the built-in roles that it has not yet. Processes that start at once take

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::{PgConnection, PgExecutor, PgPool, types::Json};
+use sqlx::{PgExecutor, PgPool, types::Json};
 use uuid::Uuid;
 
 use super::Tenant;
@@ -12,7 +12,7 @@ use crate::{
     change::Change,
     decision::{TenantStatus, Time},
     error::{Error, OnConstraint, Result},
-    ids::{Key, RoleId, TenantId},
+    ids::{RoleId, TenantId},
 };
 
 struct Row {
@@ -92,19 +92,6 @@ pub async fn insert(change: &mut Change, new: &Tenant) -> Result<()> {
         name: new.key.to_string(),
         remedy: "choose another key; one that was used is never given again",
     })?;
-    Ok(())
-}
-
-pub async fn insert_system(conn: &mut PgConnection) -> sqlx::Result<()> {
-    sqlx::query!(
-        "insert into tenants (id, key, display_name, status, created_at, updated_at)
-         values ($1, $2, 'Installation', 'active', statement_timestamp(), statement_timestamp())
-         on conflict do nothing",
-        TenantId::SYSTEM as TenantId,
-        Key::SYSTEM
-    )
-    .execute(conn)
-    .await?;
     Ok(())
 }
 
