@@ -10,6 +10,7 @@ run:
 test:
 	.ci/install postgres
 	cargo test
+	TORTURE_SECONDS=20 .ci/torture nothing_is_stale without_barrier
 
 # Replicas, their clients and PostgreSQL under every fault; what clients saw is held against the events.
 # Bounded by `TORTURE_SECONDS` for each part, `TORTURE_SEED` and what else tests/torture/run.rs reads.

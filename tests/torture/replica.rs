@@ -28,7 +28,6 @@ pub struct Settings {
     pub password: String,
     pub lease: u64,
     pub pool: u32,
-    pub faults: String,
     pub strict: bool,
 }
 
@@ -59,7 +58,7 @@ impl Replica {
             settings: settings.clone(),
             child: Mutex::new(None),
         };
-        replica.launch(&settings.faults).await;
+        replica.launch("").await;
         replica
     }
 

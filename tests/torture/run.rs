@@ -127,7 +127,6 @@ impl Scene {
             password: cluster.password(),
             lease: plan.lease,
             pool: 6,
-            faults: plan.broken.clone(),
             strict: false,
         };
         let mut replicas = Vec::new();
@@ -140,6 +139,14 @@ impl Scene {
         let (conn, operator) = (&mut cluster.connect().await, &replicas[0].api(&credential));
         let mut maker = Maker { replica: &replicas[0], folder: &folder.0, conn, operator };
         let setting = maker.make(plan.tenants).await;
+        // Only now: the setting is made by the promises.
+        if !plan.broken.is_empty() {
+            for replica in &replicas {
+                replica.stop().await;
+                replica.launch(&plan.broken).await;
+                replica.ready().await;
+            }
+        }
         let stage = Stage {
             replicas,
             setting,
