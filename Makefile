@@ -9,6 +9,7 @@ run:
 
 test:
 	.ci/install postgres
+	-.ci/install faketime
 	cargo test
 	TORTURE_SECONDS=20 .ci/torture nothing_is_stale without_barrier
 
@@ -17,6 +18,7 @@ test:
 # `ARGS=failovers` runs one part.
 torture:
 	.ci/install postgres
+	-.ci/install faketime
 	.ci/torture $(ARGS)
 
 # Every interleaving of the lease protocol, in scopes that a debug build is too slow for.

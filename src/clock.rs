@@ -1,6 +1,6 @@
-//! The time that dates are judged by: PostgreSQL's, by an offset that each renewal of the lease measures,
-//! so that no replica's wall clock matters. Tests move it; nothing else does. And moments, by which
-//! durations are measured on this machine alone.
+//! The time that dates are judged by: PostgreSQL's, which each renewal of the lease reads and which goes on
+//! by this machine's own moments until the next, so that nobody who sets a replica's wall clock matters.
+//! Tests move it; nothing else does.
 
 use std::{
     sync::{
@@ -12,12 +12,19 @@ use std::{
 
 use chrono::{DateTime, Utc};
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Clock {
-    /// Microseconds from this machine's wall clock to PostgreSQL's.
+    /// Microseconds from [`Moment`] zero to PostgreSQL's 1970; by the wall clock until that is known.
     offset: Arc<AtomicI64>,
     /// Microseconds that a test moved the time by.
     moved: Arc<AtomicI64>,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        let offset = wall_micros() - Moment::now().micros();
+        Self { offset: Arc::new(offset.into()), moved: Arc::default() }
+    }
 }
 
 impl Clock {
@@ -25,19 +32,20 @@ impl Clock {
     pub fn now(&self) -> DateTime<Utc> {
         let shift = self.offset.load(Ordering::Relaxed) + self.moved.load(Ordering::Relaxed);
         // In plain numbers: a check asks for the time, too.
-        DateTime::from_timestamp_micros(wall_micros() + shift).unwrap_or_default()
+        DateTime::from_timestamp_micros(Moment::now().micros() + shift).unwrap_or_default()
     }
 
     /// Takes over PostgreSQL's time, read just now.
     pub fn follow(&self, database: DateTime<Utc>) {
-        let offset = database.timestamp_micros() - wall_micros();
+        let offset = database.timestamp_micros() - Moment::now().micros();
         self.offset.store(offset, Ordering::Relaxed);
     }
 
     /// Seconds from this machine's wall clock to PostgreSQL's.
     #[must_use]
     pub fn offset_seconds(&self) -> f64 {
-        let micros = self.offset.load(Ordering::Relaxed);
+        let known = Moment::now().micros() + self.offset.load(Ordering::Relaxed);
+        let micros = known - wall_micros();
         Duration::from_micros(micros.unsigned_abs()).as_secs_f64().copysign(micros.signum() as f64)
     }
 
@@ -80,6 +88,10 @@ impl Moment {
         const CLOCK: rustix::time::ClockId = rustix::time::ClockId::Monotonic;
         let now = rustix::time::clock_gettime(CLOCK);
         Self(now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs())
+    }
+
+    fn micros(self) -> i64 {
+        i64::try_from(self.0 / 1_000).unwrap_or(i64::MAX)
     }
 
     #[must_use]

@@ -80,6 +80,16 @@ impl Own {
     }
 }
 
+fn shop() -> pb::CreateServiceAccountRequest {
+    pb::CreateServiceAccountRequest {
+        tenant: "system".into(),
+        key: "shop".into(),
+        display_name: "Shop".into(),
+        request_id: uuid::Uuid::from_u128(1).to_string(),
+        ..Default::default()
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn strict_durability_takes_a_quorum_of_standbys() {
     let mut own = Own::start("strict").await;
@@ -102,13 +112,7 @@ async fn a_commit_that_no_standby_confirmed_is_not_acknowledged() {
     let server = Server::start(own.settings()).await.unwrap();
     let (_, _, key) = service_accounts::create_operator(&server.app, "test").await.unwrap();
     let operator = Api::connect(&server, key.expose_secret()).await;
-    let create = pb::CreateServiceAccountRequest {
-        tenant: "system".into(),
-        key: "shop".into(),
-        display_name: "Shop".into(),
-        request_id: uuid::Uuid::from_u128(1).to_string(),
-        ..Default::default()
-    };
+    let create = shop();
     own.standbys("ANY 1 (nobody)").await;
     let (api, request) = (operator.clone(), create.clone());
     let change =
@@ -136,13 +140,7 @@ async fn what_only_tells_of_the_state_waits_for_a_standby_as_a_change_does() {
     let server = Server::start(own.settings()).await.unwrap();
     let (_, _, key) = service_accounts::create_operator(&server.app, "test").await.unwrap();
     let operator = Api::connect(&server, key.expose_secret()).await;
-    let create = pb::CreateServiceAccountRequest {
-        tenant: "system".into(),
-        key: "shop".into(),
-        display_name: "Shop".into(),
-        request_id: uuid::Uuid::from_u128(1).to_string(),
-        ..Default::default()
-    };
+    let create = shop();
     let made = operator.service_accounts().create_service_account(create.clone()).await.unwrap();
     let taken = pb::CreateServiceAccountRequest { request_id: String::new(), ..create.clone() };
     let trial = pb::CreateServiceAccountRequest {

@@ -30,11 +30,13 @@ pub enum Fault {
     Backends,
     /// Every tenant locked by somebody else, so that changes fill the pool.
     PoolExhausted,
+    /// The wall clock of its machine is set, by seconds or by years.
+    ClockJump,
     FullDisk,
     Failover,
 }
 
-pub const EVERYDAY: [Fault; 10] = [
+pub const EVERYDAY: [Fault; 11] = [
     Fault::Kill,
     Fault::Leave,
     Fault::Pause,
@@ -45,6 +47,7 @@ pub const EVERYDAY: [Fault; 10] = [
     Fault::DatabaseCrash,
     Fault::Backends,
     Fault::PoolExhausted,
+    Fault::ClockJump,
 ];
 
 pub struct Injector {
@@ -125,6 +128,15 @@ impl Injector {
                     tokio::time::sleep(self.dice.millis(200, long)).await;
                     let _ = conn.execute("rollback").await;
                 }
+            }
+            Fault::ClockJump => {
+                let days = 86_400 * i64::try_from(self.dice.below(4_000)).unwrap();
+                let by = [-days, -5, 5, days][self.dice.below(4)];
+                if !victim.jump(by) {
+                    return;
+                }
+                tokio::time::sleep(self.dice.millis(100, 2 * long)).await;
+                victim.jump(0);
             }
             Fault::FullDisk => self.fill_disk().await,
             Fault::Failover => self.fail_over().await,

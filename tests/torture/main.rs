@@ -26,7 +26,7 @@ use run::{Plan, torture};
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes its time: `make torture`"]
 async fn nothing_is_stale_or_lost_whatever_goes_wrong() {
-    let verdict = torture(Plan { faults: EVERYDAY.to_vec(), ..Plan::asked() }).await;
+    let verdict = torture(Plan { faults: run::wanted(&EVERYDAY), ..Plan::asked() }).await;
     assert!(verdict.clean(), "{}", verdict.shown.join("\n"));
 }
 

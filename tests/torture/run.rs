@@ -84,6 +84,13 @@ impl Plan {
     }
 }
 
+/// Those of the faults that `TORTURE_FAULTS` names; all of them when it names none.
+pub fn wanted(faults: &[Fault]) -> Vec<Fault> {
+    let names = setting("FAULTS").unwrap_or_default();
+    let wanted = |fault: &Fault| names.is_empty() || names.contains(&format!("{fault:?}"));
+    faults.iter().copied().filter(wanted).collect()
+}
+
 /// A folder for one run, gone afterwards unless it failed.
 struct Folder(PathBuf);
 
