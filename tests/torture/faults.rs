@@ -185,7 +185,14 @@ impl Injector {
         }
         self.cluster.add_standby(true).await;
         tokio::time::sleep(self.dice.millis(0, 2_000)).await;
-        tokio::task::spawn_blocking(move || drop(old)).await.unwrap();
+        if let Some(old) = old {
+            let data = old.data_dir().to_path_buf();
+            let bury = move || {
+                drop(old);
+                std::fs::remove_dir_all(data).unwrap();
+            };
+            tokio::task::spawn_blocking(bury).await.unwrap();
+        }
     }
 
     /// How many faults there were, in words.

@@ -43,13 +43,13 @@ async fn without_barrier_and_lease_stale_answers_are_found() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes its time: `make torture`"]
 async fn a_full_disk_loses_nothing() {
-    let plan = Plan::asked();
-    let Some(disk) = plan.disk.clone() else {
+    let Some(disk) = run::small_disk() else {
         println!("skipped: no small disk to fill; `make torture` mounts one where it may");
         return;
     };
     println!("the disk: {}", disk.display());
-    let verdict = torture(Plan { faults: vec![Fault::FullDisk, Fault::Kill], ..plan }).await;
+    let faults = vec![Fault::FullDisk, Fault::Kill];
+    let verdict = torture(Plan { faults, disk: Some(disk), ..Plan::asked() }).await;
     assert!(verdict.clean(), "{}", verdict.shown.join("\n"));
 }
 

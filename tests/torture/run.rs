@@ -79,9 +79,14 @@ impl Plan {
             calm: (200, 1_500),
             broken: String::new(),
             quorum: false,
-            disk: setting("DISK").map(PathBuf::from),
+            disk: None,
         }
     }
+}
+
+/// A disk that is small enough to be filled, where there is one.
+pub fn small_disk() -> Option<PathBuf> {
+    setting("DISK").map(PathBuf::from)
 }
 
 /// Those of the faults that `TORTURE_FAULTS` names; all of them when it names none.
