@@ -166,19 +166,20 @@ impl Email {
             c.is_alphanumeric() || matches!(c, '.' | '_' | '%' | '+' | '-' | '\'' | '&' | '=' | '~')
         };
         let dots = local.starts_with('.') || local.ends_with('.') || local.contains("..");
-        if local.is_empty()
-            || local.len() > 64
-            || text.len() > 254
-            || dots
-            || !local.chars().all(plain)
-        {
+        // A lowercase letter can be longer, or a letter and a mark.
+        let lower: String = local.to_lowercase().nfc().collect();
+        let fits = |local: &str| local.len() <= 64 && local.chars().all(plain);
+        if local.is_empty() || dots || !fits(local) || !fits(&lower) {
             return Err(wrong());
         }
         let ascii = idna::domain_to_ascii_strict(domain).map_err(|_| wrong())?.to_lowercase();
         if !ascii.contains('.') && ascii != "localhost" {
             return Err(wrong());
         }
-        let canonical = format!("{}@{ascii}", local.to_lowercase());
+        let canonical = format!("{lower}@{ascii}");
+        if text.len() > 254 || canonical.len() > 254 {
+            return Err(wrong());
+        }
         Ok(Self { text: format!("{local}@{domain}"), canonical })
     }
 
@@ -228,6 +229,9 @@ mod tests {
             "a@b.fr,c@d.fr",
             "\"a\"@b.fr",
             "a@-b.fr",
+            // Their lowercase form would be none.
+            "\u{130}ric@a.fr",
+            &format!("{}@a.fr", "\u{23a}".repeat(32)),
         ] {
             assert!(Email::parse("email", text).is_err(), "{text:?}");
         }

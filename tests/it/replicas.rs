@@ -467,7 +467,7 @@ async fn an_event_of_a_newer_format_is_not_made_while_an_older_server_lives_and_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_writer_that_freezes_anywhere_holds_up_its_own_tenant_for_seconds_and_nobody_else() {
     use rolecall::faults::Point::{
-        self, Authorised, Begun, Locked, Obeyed, Recorded, Sealed, Staged, Written,
+        Authorised, Begun, Locked, Obeyed, Recorded, Sealed, Staged, Written,
     };
     let mut world = World::start().await;
     let points = [Begun, Locked, Authorised, Written, Recorded, Staged, Sealed, Obeyed];
