@@ -18,7 +18,9 @@ use crate::{
     attempts::{self, Limit},
     caller::Call,
     change::Change,
-    decision::{Credential, InvitationStatus, MemberKind, Permission, TenantStatus, Time},
+    decision::{
+        Credential, InvitationStatus, MemberKind, MemberStatus, Permission, TenantStatus, Time,
+    },
     error::{Error, Result},
     ids::{Holder, InvitationId, Key, SubjectId, TenantId, UserId},
     invitations::{self, Invitation, Promise},
@@ -210,7 +212,10 @@ async fn accepted_before(
         Some(account) => proved(change, account, proof).await.ok(),
         None => None,
     };
-    proved.ok_or_else(used)
+    let user = proved.ok_or_else(used)?;
+    // Whoever was removed since comes back by a new invitation.
+    let member = memberships::find(change, user).await?;
+    member.filter(|member| member.status != MemberStatus::Removed).map(|_| user).ok_or_else(used)
 }
 
 /// Who has the account, if the proof is of this one and it is open.
