@@ -12,13 +12,13 @@ use crate::{
     ids::{Key, SubjectId, TenantId, UserId},
 };
 
-/// The active tenants to which somebody belongs as an inside person with access.
+/// The tenants, open or not, to which somebody belongs as an inside person with access.
 pub async fn internal_tenants(change: &mut Change, user: UserId) -> Result<Vec<(TenantId, Key)>> {
     let rows = sqlx::query!(
         r#"select t.id "id: TenantId", t.key
            from memberships m join tenants t on t.id = m.tenant_id
            where m.user_id = $1 and m.status = 'active' and m.kind = 'internal'
-             and t.status = 'active' and t.id <> $2
+             and t.id <> $2
            order by t.key"#,
         user as UserId,
         TenantId::SYSTEM as TenantId
