@@ -18,6 +18,7 @@ mod imports;
 mod invitations;
 mod keys;
 mod leaving;
+mod life;
 mod list;
 mod mails;
 mod meanwhile;
