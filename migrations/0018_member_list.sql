@@ -1,5 +1,6 @@
 -- The list of people: an index for each order and each way to search, and beside every member a row
--- that says when they were last seen, so that the list can be read in that order.
+-- that says when they were last seen, so that the list can be read in that order. What an index includes
+-- lets it be counted by the index alone.
 
 alter table memberships add column email_canonical text not null default ''; -- the account's
 
@@ -8,7 +9,8 @@ create index memberships_email on memberships (tenant_id, email_canonical, user_
 create index memberships_created on memberships (tenant_id, created_at, user_id)
     where status <> 'removed';
 create index memberships_department on memberships (tenant_id, lower(department))
-    where status <> 'removed';
+    include (department, kind, status, user_id) where status <> 'removed';
+create index memberships_removed on memberships (tenant_id, user_id) where status = 'removed';
 create index memberships_first_name_start on memberships (tenant_id, lower(first_name) text_pattern_ops)
     where status <> 'removed';
 create index memberships_last_name_start on memberships (tenant_id, lower(last_name) text_pattern_ops)
@@ -16,7 +18,7 @@ create index memberships_last_name_start on memberships (tenant_id, lower(last_n
 create index memberships_email_start on memberships (tenant_id, email_canonical text_pattern_ops)
     where status <> 'removed';
 create index activity_last_sign_in
-    on activity (tenant_id, coalesce(last_sign_in_at, '-infinity'), user_id);
+    on activity (tenant_id, coalesce(last_sign_in_at, '-infinity'), user_id) include (last_sign_in_at);
 
 create function be_seen() returns trigger language plpgsql as $$
 begin

@@ -31,11 +31,6 @@ async fn second(world: &World) -> (Server, Api) {
     (server, api)
 }
 
-/// The database, as its owner.
-async fn owner(world: &World) -> PgConnection {
-    PgConnection::connect(world.database.expose_secret()).await.unwrap()
-}
-
 async fn count(database: &SecretString, of: &str) -> i64 {
     let mut conn = PgConnection::connect(database.expose_secret()).await.unwrap();
     let sql = format!("select count(*) from {of}");
@@ -49,7 +44,7 @@ async fn silent(world: &World, name: &str, lease_ms: i32) {
     )
     .bind(name)
     .bind(lease_ms)
-    .execute(&mut owner(world).await)
+    .execute(&mut world.owner().await)
     .await
     .unwrap();
 }
@@ -143,13 +138,11 @@ async fn a_change_waits_for_a_replica_until_it_obeys() {
     // It is stored, and the other servers of this test's machine had time to obey.
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(!change.is_finished(), "nobody said that the change is obeyed");
-    owner(&world)
-        .await
-        .execute("update replicas set ack = 1000000, epoch = (select epoch from clock) where name = 'deaf'")
+    world.owner().await.execute("update replicas set ack = 1000000, epoch = (select epoch from clock) where name = 'deaf'")
         .await
         .unwrap();
     change.await.unwrap().unwrap();
-    owner(&world).await.execute("delete from replicas where name = 'deaf'").await.unwrap();
+    world.owner().await.execute("delete from replicas where name = 'deaf'").await.unwrap();
     world.stop().await;
 }
 
@@ -165,7 +158,8 @@ async fn a_change_waits_no_longer_than_the_lease_of_a_replica_that_is_gone() {
     .await;
     // One that said that it answers nothing is not waited for at all.
     silent(&world, "troubled", 3_600_000).await;
-    owner(&world)
+    world
+        .owner()
         .await
         .execute("update replicas set trouble = 'x' where name = 'troubled'")
         .await
@@ -184,7 +178,7 @@ async fn a_server_that_stops_leaves_no_row_and_one_that_was_killed_leaves_it_to_
     silent(&world, "killed", 3_600_000).await;
     sqlx::query("update replicas set proof = $1 where name = 'killed'")
         .bind(dead)
-        .execute(&mut owner(&world).await)
+        .execute(&mut world.owner().await)
         .await
         .unwrap();
     let settings = || Settings { state_dir: Some(folder.clone()), ..another(&world) };
@@ -216,7 +210,7 @@ async fn a_server_that_hears_nothing_answers_nothing_but_what_may_be_old() {
     assert_eq!(status("").await, "SERVING");
 
     // No renewal comes through.
-    let mut conn = owner(&world).await;
+    let mut conn = world.owner().await;
     let mut tx = conn.begin().await.unwrap();
     tx.execute("lock table replicas in access exclusive mode").await.unwrap();
     let refused = until(async || ask(&api, &user, None).await.err()).await;
@@ -276,7 +270,7 @@ async fn whoever_passes_on_a_revision_never_sees_time_go_back() {
     .await;
     let answer = ask(&other, &user, Some(Requirement::FullyConsistent(true))).await.unwrap();
     assert!(answer.revision.parse::<Revision>().unwrap() > known);
-    owner(&world).await.execute("delete from replicas where name = 'deaf'").await.unwrap();
+    world.owner().await.execute("delete from replicas where name = 'deaf'").await.unwrap();
     change.await.unwrap().unwrap();
 
     for (revision, code, why) in [
@@ -433,17 +427,18 @@ async fn an_event_of_a_newer_format_is_not_made_while_an_older_server_lives_and_
     let mut world = World::start().await;
     let (admin, user) = world.tenant("acme").await;
     silent(&world, "veteran", 3_600_000).await;
-    owner(&world)
+    world
+        .owner()
         .await
         .execute("update replicas set format = 0 where name = 'veteran'")
         .await
         .unwrap();
     let refused = create(&admin, "acme", "paris").await.unwrap_err();
     assert_eq!(reason(&refused), "REPLICA_TOO_OLD", "{refused}");
-    owner(&world).await.execute("delete from replicas where name = 'veteran'").await.unwrap();
+    world.owner().await.execute("delete from replicas where name = 'veteran'").await.unwrap();
     create(&admin, "acme", "paris").await.unwrap();
 
-    let mut conn = owner(&world).await;
+    let mut conn = world.owner().await;
     conn.execute(
         "insert into events (tenant_id, revision, n, at, format, body, hash)
          select tenant_id, revision + 1, 0, at, 2, body, 'x' from events

@@ -86,6 +86,11 @@ pub struct World {
 }
 
 impl World {
+    /// The database, as its owner.
+    pub async fn owner(&self) -> PgConnection {
+        PgConnection::connect(self.database.expose_secret()).await.unwrap()
+    }
+
     pub async fn start() -> Self {
         let database = database().await;
         let mails = std::env::temp_dir().join(format!(

@@ -194,8 +194,9 @@ impl Replica {
 /// The library by which a process sees another wall clock, where it is installed.
 fn clock_library() -> Option<PathBuf> {
     let libraries = std::fs::read_dir("/usr/lib").ok()?;
-    let places = libraries.map(|place| place.unwrap().path().join("faketime/libfaketimeMT.so.1"));
-    places.filter(|library| library.exists()).next()
+    let mut places =
+        libraries.map(|place| place.unwrap().path().join("faketime/libfaketimeMT.so.1"));
+    places.find(|library| library.exists())
 }
 
 pub fn mails(folder: &Path) -> PathBuf {

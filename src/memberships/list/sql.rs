@@ -34,18 +34,26 @@ pub async fn list(
     let mut tx = pool.begin_with("begin isolation level repeatable read, read only").await?;
     let revision = replica::position(&mut tx).await?;
     let mut query = QueryBuilder::new("select (");
-    if filter.is_counted() {
-        push_counted(&mut query, permit, filter);
-    } else {
-        MEMBERS.count(&mut query, permit, filter);
+    match filter.counting() {
+        Counting::Kept => push_kept(&mut query, permit, filter),
+        Counting::Seen => push_seen(&mut query, permit, filter),
+        Counting::Holders => push_holders(&mut query, permit, filter),
+        Counting::Rows => MEMBERS.count(&mut query, permit, filter),
     }
-    query.push(") + (");
+    query.push("), (");
     INVITED.count(&mut query, permit, filter);
-    query.push(")");
-    let total: i64 = query.build_query_scalar().fetch_one(&mut *tx).await?;
-    let rows = page(&mut tx, permit, filter, after, limit).await?;
+    query.push(
+        "), (select coalesce(sum(c.count), 0)::bigint from member_counts c where c.tenant_id = ",
+    );
+    query.push_bind(permit.tenant().uuid()).push(")");
+    // Planned anew each time: the best way depends on what is asked for.
+    let counts = query.build_query_as().persistent(false);
+    let (members, invited, all): (i64, i64, i64) = counts.fetch_one(&mut *tx).await?;
+    // In the order of the list, as many rows are passed over for each that matches.
+    let few = members.saturating_mul(members) < all.saturating_mul(limit);
+    let rows = read(&mut tx, permit, filter, after, limit, few).await?;
     tx.rollback().await?;
-    Ok(Found { rows, total, revision })
+    Ok(Found { rows, total: members + invited, revision })
 }
 
 /// The next rows of the list, in a snapshot of the caller's.
@@ -59,35 +67,68 @@ pub async fn page(
     after: Option<&SortKey>,
     limit: i64,
 ) -> Result<Vec<Listed>> {
+    read(conn, permit, filter, after, limit, false).await
+}
+
+/// Where few members match, they are found first and then sorted; else they are met in their order.
+async fn read(
+    conn: &mut PgConnection,
+    permit: &Permit,
+    filter: &Filter,
+    after: Option<&SortKey>,
+    limit: i64,
+    few: bool,
+) -> Result<Vec<Listed>> {
     let mut query =
         QueryBuilder::new("select l.*, l.sort_major::text major, l.sort_minor minor from ((");
-    MEMBERS.page(&mut query, permit, filter, after, limit);
+    MEMBERS.page(&mut query, permit, filter, after, limit, few);
     query.push(") union all (");
-    INVITED.page(&mut query, permit, filter, after, limit);
+    INVITED.page(&mut query, permit, filter, after, limit, true);
     let way = filter.way();
     query.push(format!(")) l order by l.sort_major {way}, l.sort_minor {way}, l.id {way} limit "));
     query.push_bind(limit);
-    let rows: Vec<ListedRow> = query.build_query_as().fetch_all(&mut *conn).await?;
+    let rows = query.build_query_as().persistent(false);
+    let rows: Vec<ListedRow> = rows.fetch_all(&mut *conn).await?;
     with_roles(conn, permit, rows).await
 }
 
+/// How the members that match are counted.
+enum Counting {
+    /// Not at all: how many have a kind and a status is kept.
+    Kept,
+    /// By the index of last sign-ins alone.
+    Seen,
+    /// By the assignments of the role or on the workspace alone.
+    Holders,
+    Rows,
+}
+
 impl Filter {
+    /// The role and the workspace that they have to have.
+    fn places(&self) -> impl Iterator<Item = (&str, &'static str)> {
+        let role = self.role.as_deref().map(|key| (key, ROLE));
+        role.into_iter().chain(self.workspace.as_deref().map(|key| (key, WORKSPACE)))
+    }
+
     fn way(&self) -> &'static str {
         if self.descending { "desc" } else { "asc" }
     }
 
-    /// Whether the members it wants are counted all the time, in a tenant of a million too.
-    fn is_counted(&self) -> bool {
-        self.role.is_none()
-            && self.workspace.is_none()
-            && self.department.is_none()
-            && self.query.is_none()
-            && self.last_sign_in_before.is_none()
+    fn counting(&self) -> Counting {
+        let narrow = self.department.is_some() || self.query.is_some();
+        let places = usize::from(self.role.is_some()) + usize::from(self.workspace.is_some());
+        let standing = self.status.is_some() || self.kind.is_some();
+        match (narrow, standing, places, self.last_sign_in_before) {
+            (false, _, 0, None) => Counting::Kept,
+            (false, false, 0, Some(_)) => Counting::Seen,
+            (false, false, 1, None) => Counting::Holders,
+            _ => Counting::Rows,
+        }
     }
 }
 
 /// How many members have a kind and a status.
-fn push_counted(query: &mut Query, permit: &Permit, filter: &Filter) {
+fn push_kept(query: &mut Query, permit: &Permit, filter: &Filter) {
     query
         .push("select coalesce(sum(c.count), 0)::bigint from member_counts c where c.tenant_id = ");
     query.push_bind(permit.tenant().uuid()).push(" and c.status <> 'removed'");
@@ -105,18 +146,47 @@ fn push_counted(query: &mut Query, permit: &Permit, filter: &Filter) {
     }
 }
 
+fn push_seen(query: &mut Query, permit: &Permit, filter: &Filter) {
+    query.push("select count(*) from activity a where a.tenant_id = ");
+    query.push_bind(permit.tenant().uuid()).push(format!(" and {} < ", MEMBERS.last_sign_in));
+    query.push_bind(filter.last_sign_in_before);
+    push_not_removed(query, "a");
+}
+
+fn push_holders(query: &mut Query, permit: &Permit, filter: &Filter) {
+    query.push("select count(distinct x.user_id) from (");
+    for (key, place) in filter.places() {
+        MEMBERS.push_holders(query, permit, filter, key, place);
+    }
+    query.push(") x where true");
+    push_not_removed(query, "x");
+}
+
+/// Members of `table` who have not left; there is an index of those who have.
+fn push_not_removed(query: &mut Query, table: &str) {
+    let gone = "select from memberships m where m.status = 'removed' and m.tenant_id = ";
+    query
+        .push(format!(" and not exists ({gone}{table}.tenant_id and m.user_id = {table}.user_id)"));
+}
+
+/// What somebody can hold a role of, or on.
+const ROLE: &str = "roles t on t.tenant_id = h.tenant_id and t.id = h.role_id";
+const WORKSPACE: &str = "workspaces t on t.tenant_id = h.tenant_id and t.id = h.workspace_id";
+
 /// One of the two tables that make up the list.
 struct Source {
     table: &'static str,
     id: &'static str,
     columns: &'static str,
-    /// The table alone, which counts faster, and with all that columns and filters name.
+    /// The table alone, and with when they were last seen.
     alone: &'static str,
-    joined: &'static str,
+    seen: &'static str,
+    /// All that the columns name, beside the table.
+    beside: &'static str,
     /// When they last signed in, for whoever never did too.
     last_sign_in: &'static str,
-    /// Finds ids by assignments `h` whose role or workspace is `t`.
-    holders: &'static str,
+    /// Tables of assignments `h`, and whom they name.
+    holders: &'static [(&'static str, &'static str)],
 }
 
 const MEMBERS: Source = Source {
@@ -128,11 +198,18 @@ const MEMBERS: Source = Source {
               m.updated_at, false invited",
     alone: "memberships m",
     // Beside every member there is a row that says when they were seen.
-    joined: "memberships m join users u on u.id = m.user_id
+    seen: "memberships m join activity a on a.tenant_id = m.tenant_id and a.user_id = m.user_id",
+    beside: "join users u on u.id = m.user_id
              join activity a on a.tenant_id = m.tenant_id and a.user_id = m.user_id",
     last_sign_in: "coalesce(a.last_sign_in_at, '-infinity')",
-    holders: "select coalesce(h.user_id, g.user_id) from role_assignments h
-              left join group_members g on g.tenant_id = h.tenant_id and g.group_id = h.group_id",
+    holders: &[
+        ("role_assignments h", "h.user_id"),
+        (
+            "role_assignments h join group_members g
+             on g.tenant_id = h.tenant_id and g.group_id = h.group_id",
+            "g.user_id",
+        ),
+    ],
 };
 
 const INVITED: Source = Source {
@@ -143,9 +220,10 @@ const INVITED: Source = Source {
               null::timestamptz last_sign_in_at, null::timestamptz last_active_at,
               null::timestamptz purge_at, i.version, i.created_at, i.updated_at, true invited",
     alone: "invitations i",
-    joined: "invitations i",
+    seen: "invitations i",
+    beside: "",
     last_sign_in: "'-infinity'::timestamptz",
-    holders: "select h.invitation_id from invitation_roles h",
+    holders: &[("invitation_roles h", "h.invitation_id")],
 };
 
 type Query = QueryBuilder<Postgres>;
@@ -175,9 +253,8 @@ impl Source {
     }
 
     fn count(&self, query: &mut Query, permit: &Permit, filter: &Filter) {
-        let seen = filter.last_sign_in_before.is_some();
-        let from = if seen { self.joined } else { self.alone };
-        self.select(query, "count(*)", from, permit, filter);
+        let from = if filter.last_sign_in_before.is_some() { self.seen } else { self.alone };
+        self.select(query, "count(*)", from, permit, filter, true);
     }
 
     fn page(
@@ -187,16 +264,18 @@ impl Source {
         filter: &Filter,
         after: Option<&SortKey>,
         limit: i64,
+        few: bool,
     ) {
         let (major, major_type, minor) = self.sort(filter.order);
         let (id, way) = (self.sort_id(filter.order), filter.way());
         let shown_minor = minor.clone().unwrap_or_else(|| "''::text".to_owned());
-        let shown = format!(
-            "{}, {major} sort_major, {shown_minor} sort_minor, {} id",
-            self.columns, self.id
-        );
-        self.select(query, &shown, self.joined, permit, filter);
-        if self.table == "m" && filter.order == Order::LastSignIn {
+        let by_seen = filter.order == Order::LastSignIn;
+        let from =
+            if by_seen || filter.last_sign_in_before.is_some() { self.seen } else { self.alone };
+        query.push(format!("with found as {}(", if few { "materialized " } else { "" }));
+        let keys = format!("{} id, {major} sort_major, {shown_minor} sort_minor", self.id);
+        self.select(query, &keys, from, permit, filter, few);
+        if self.table == "m" && by_seen {
             query.push(" and a.tenant_id = ").push_bind(permit.tenant().uuid());
         }
         let further = if filter.descending { "<" } else { ">" };
@@ -210,10 +289,49 @@ impl Source {
             query.push(", ").push_bind(after.2).push(")");
         }
         let minor = minor.map_or_else(String::new, |minor| format!(", {minor} {way}"));
-        query.push(format!(" order by {major} {way}{minor}, {id} {way} limit ")).push_bind(limit);
+        if !few {
+            query.push(format!(" order by {major} {way}{minor}, {id} {way} limit "));
+            query.push_bind(limit);
+        }
+        let Self { table, columns, beside, alone, .. } = self;
+        query.push(format!(
+            ") select {columns}, s.sort_major, s.sort_minor, s.id from (select * from found
+               order by sort_major {way}, sort_minor {way}, id {way} limit "
+        ));
+        query
+            .push_bind(limit)
+            .push(format!(") s join {alone} on {} = s.id and {table}.tenant_id = ", self.id));
+        query.push_bind(permit.tenant().uuid()).push(format!(" {beside}"));
     }
 
-    fn select(&self, query: &mut Query, shown: &str, from: &str, permit: &Permit, filter: &Filter) {
+    /// Ids, and their tenant, of those who hold the role or hold one on the workspace.
+    fn push_holders(
+        &self,
+        query: &mut Query,
+        permit: &Permit,
+        filter: &Filter,
+        key: &str,
+        place: &'static str,
+    ) {
+        for (n, (from, id)) in self.holders.iter().enumerate() {
+            let union = if n == 0 { "" } else { " union all " };
+            query.push(format!(
+                "{union}select {id} user_id, h.tenant_id from {from} join {place} where "
+            ));
+            query.push(format!("{id} is not null and "));
+            push_held(query, permit, filter, key);
+        }
+    }
+
+    fn select(
+        &self,
+        query: &mut Query,
+        shown: &str,
+        from: &str,
+        permit: &Permit,
+        filter: &Filter,
+        few: bool,
+    ) {
         let (table, tenant) = (self.table, permit.tenant().uuid());
         query.push(format!("select {shown} from {from} where {table}.tenant_id = "));
         query.push_bind(tenant);
@@ -247,16 +365,34 @@ impl Source {
             }
             query.push(")");
         }
-        let role = "roles t on t.tenant_id = h.tenant_id and t.id = h.role_id";
-        let workspace = "workspaces t on t.tenant_id = h.tenant_id and t.id = h.workspace_id";
-        for (key, joined) in [(&filter.role, role), (&filter.workspace, workspace)] {
-            let Some(key) = key else { continue };
-            query.push(format!(" and {} in ({} join {joined} where ", self.id, self.holders));
-            query.push("h.tenant_id = ").push_bind(tenant);
-            query.push(" and t.key = ").push_bind(key.clone());
-            query.push(" and (h.ends_at is null or h.ends_at > ").push_bind(filter.now).push("))");
+        for (key, place) in filter.places() {
+            // Few are checked one by one, as those are whom the order brings.
+            let start = filter.query.is_some();
+            if few && !start {
+                query.push(format!(" and {} in (select user_id from (", self.id));
+                self.push_holders(query, permit, filter, key, place);
+                query.push(") x)");
+                continue;
+            }
+            for (n, (from, id)) in self.holders.iter().enumerate() {
+                let or = if n == 0 { " and (" } else { " or " };
+                query.push(format!(
+                    "{or}(select true from {from} join {place} where {id} = {} and ",
+                    self.id
+                ));
+                push_held(query, permit, filter, key);
+                query.push(" limit 1)");
+            }
+            query.push(")");
         }
     }
+}
+
+/// Which assignments count.
+fn push_held(query: &mut Query, permit: &Permit, filter: &Filter, key: &str) {
+    query.push("h.tenant_id = ").push_bind(permit.tenant().uuid());
+    query.push(" and t.key = ").push_bind(key.to_owned());
+    query.push(" and (h.ends_at is null or h.ends_at > ").push_bind(filter.now).push(")");
 }
 
 /// A pattern of `like` for texts that start so.
