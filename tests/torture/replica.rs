@@ -12,7 +12,11 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use tokio::sync::Mutex;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::Mutex,
+};
 use tonic::transport::Endpoint;
 
 use crate::{
@@ -181,6 +185,15 @@ impl Replica {
         let log = std::fs::read_to_string(self.log()).unwrap_or_default();
         let state = state.lines().find(|line| line.starts_with("State")).unwrap_or("it has ended");
         format!("{state}\n{log}")
+    }
+
+    /// What it has measured, as Prometheus reads it.
+    pub async fn metrics(&self) -> String {
+        let mut socket = TcpStream::connect(("127.0.0.1", self.admin)).await.unwrap();
+        socket.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        answer
     }
 
     /// A caller, connected when it first calls and again after every loss.

@@ -24,15 +24,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Somebody who asks and changes, at any replica.
 #[derive(Clone)]
-struct Caller {
-    apis: Vec<Api>,
+pub struct Caller {
+    pub apis: Vec<Api>,
     /// By tenant: its key, and service accounts in it.
-    tenants: Vec<(String, Vec<String>)>,
+    pub tenants: Vec<(String, Vec<String>)>,
     next: Arc<AtomicU64>,
 }
 
 impl Caller {
-    fn of(scene: &Scene) -> Self {
+    pub fn of(scene: &Scene) -> Self {
         let stage = &scene.stage;
         let tenants = stage.setting.places.iter().map(|place| {
             let switches = &stage.setting.switches[place.switches.clone()];
@@ -50,7 +50,7 @@ impl Caller {
     }
 
     /// A change that is always one.
-    async fn change(&self, replica: usize, tenant: usize) -> Result<String, Status> {
+    pub async fn change(&self, replica: usize, tenant: usize) -> Result<String, Status> {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
         let (tenant, subjects) = &self.tenants[tenant];
         let change = pb::UpdateMemberRolesRequest {
@@ -67,7 +67,7 @@ impl Caller {
     }
 
     /// How long a change took.
-    async fn timed(&self, replica: usize, tenant: usize) -> (Duration, Result<String, Status>) {
+    pub async fn timed(&self, replica: usize, tenant: usize) -> (Duration, Result<String, Status>) {
         let begun = Instant::now();
         let outcome = self.change(replica, tenant).await;
         (begun.elapsed(), outcome)
@@ -91,7 +91,7 @@ impl Caller {
     }
 
     /// Waits until every replica answers about every tenant; how long that took.
-    async fn all_answer(&self) -> Duration {
+    pub async fn all_answer(&self) -> Duration {
         let begun = Instant::now();
         for replica in 0..self.apis.len() {
             for tenant in 0..self.tenants.len() {
