@@ -115,7 +115,10 @@ async fn balanced(caller: Caller, end: Arc<AtomicBool>) -> (usize, Vec<String>) 
     while !end.load(Ordering::Relaxed) {
         let replica = asked % caller.apis.len();
         let mut answer = caller.check(replica, asked % caller.tenants.len(), None).await;
-        if answer.as_ref().is_err_and(|status| status.code() == Code::Unavailable) {
+        // What tonic had not sent when the connection closed it calls cancelled; other clients send it
+        // again without a word.
+        let again = [Code::Unavailable, Code::Cancelled];
+        if answer.as_ref().is_err_and(|status| again.contains(&status.code())) {
             let other = (replica + 1) % caller.apis.len();
             answer = caller.check(other, 0, None).await;
         }
