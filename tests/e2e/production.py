@@ -140,7 +140,7 @@ class Production(unittest.TestCase):
                     **self.settings | {"ROLECALL_PUBLIC_URL": "http://rolecall.acme.example"})
         self.assertIn("https://", plain.stderr, "links do not travel in plain text")
         created = run(PROGRAM, "keys", "create", **self.login).stdout
-        key = re.search(r"rck_\w+", created).group()
+        key = re.search(r"rck_[\w-]+", created).group()
 
         certificate(self.folder)
         process = self.serve(ROLECALL_TLS_CERT_FILE=str(self.folder / "tls.crt"),
