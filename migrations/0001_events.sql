@@ -86,16 +86,16 @@ create index requests_created_at on requests (created_at);
 create function current_epoch(quorum boolean) returns bigint language plpgsql as $$
 declare
     here text := timeline();
-    found clock;
+    known clock;
 begin
     if quorum and current_setting('synchronous_standby_names') = '' then
         raise exception 'no standby has to confirm changes' using errcode = 'RC003';
     end if;
-    select * into found from clock;
-    if found.timeline <> here then
+    select * into known from clock;
+    if known.timeline <> here then
         raise exception 'timeline % has no epoch yet', here using errcode = 'RC001';
     end if;
-    return found.epoch;
+    return known.epoch;
 end $$;
 
 -- Keeps the answer for a repeated request, if it has an id.

@@ -49,7 +49,7 @@ pub async fn erase(change: &mut Change, user: UserId) -> Result<Erased> {
     memberships::dismiss(change, user).await?;
     let invited = invitations::of_person(change, user, &account.email).await?;
     let mails = outbox::erase(change, user, &account.email, &invited).await?;
-    let imports = imports::erase(change, user, &account.email).await?;
+    let imports = imports::erase(change, user).await?;
     let sessions = sessions::erase(change, user).await?;
     security::erase(change, user).await?;
     let mut subjects = vec![user.to_string()];

@@ -16,7 +16,6 @@ use crate::{
     decision::Time,
     error::{Error, Result},
     ids::{ImportId, RoleId, TenantId, UserId},
-    text::Email,
 };
 
 /// Plans forgotten at once.
@@ -325,9 +324,12 @@ pub async fn forget(pool: &PgPool, now: Time) -> Result<bool> {
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn erase(change: &mut Change, user: UserId, email: &str) -> Result<u64> {
+pub async fn erase(change: &mut Change, user: UserId) -> Result<u64> {
     let (tenant, maker) = (change.tenant().id, user.to_string());
-    let canonical = Email::parse("email", email)?.canonical().to_owned();
+    let canonical =
+        sqlx::query_scalar!("select email_canonical from users where id = $1", user as UserId)
+            .fetch_one(change.conn())
+            .await?;
     let cancelled = sqlx::query!(
         "update imports set status = 'cancelled', plan = null
          where tenant_id = $1 and status = 'planned' and ($2 in (actor, on_behalf_of) or exists (

@@ -36,6 +36,12 @@ const SLACK: Duration = Duration::from_secs(2);
 /// How long to wait before a lost database is tried again.
 const RETRY: Duration = Duration::from_millis(100);
 
+/// What a wait comes to that ends without an answer.
+pub const UNOBEYED: Error = Error::Unavailable {
+    message: "the change is stored, but not yet obeyed everywhere",
+    retry_after: Duration::from_secs(1),
+};
+
 /// What is asked of the task.
 pub enum Ask {
     /// To be told when the revision is obeyed everywhere.
@@ -168,10 +174,7 @@ impl Barrier {
     fn give_up(&mut self) {
         let patience = over(self.longest) + SLACK;
         for wait in self.waits.extract_if(.., |wait| wait.begun.elapsed() > patience) {
-            let _ = wait.done.send(Err(Error::Unavailable {
-                message: "the change is stored, but not yet obeyed everywhere",
-                retry_after: Duration::from_secs(1),
-            }));
+            let _ = wait.done.send(Err(UNOBEYED));
         }
     }
 

@@ -284,7 +284,7 @@ impl Replica {
             self.asks.send(Ask::Obeyed(revision, done)).await.ok()?;
             obeyed.await.ok()
         };
-        asked.await.unwrap_or(Err(Error::STOPPING))
+        asked.await.unwrap_or(Err(barrier::UNOBEYED))
     }
 
     /// Answers nothing more, and then releases those who would wait for this replica.

@@ -156,6 +156,11 @@ async fn a_change_waits_no_longer_than_the_lease_of_a_replica_that_is_gone() {
         (count(&world.database, "replicas where name = 'gone'").await == 0).then_some(())
     })
     .await;
+    // Longer than a server's own lease, when that of the other is longer.
+    let (server, hasty) = second(&world).await;
+    silent(&world, "slow", 4_500).await;
+    create(&hasty, "acme", "nice").await.unwrap();
+    server.stop().await;
     // One that said that it answers nothing is not waited for at all.
     silent(&world, "troubled", 3_600_000).await;
     world

@@ -81,7 +81,8 @@ async fn how_long_changes_wait_and_how_many_there_can_be() {
     for n in 0..usize::try_from(plan.seconds).unwrap() * 50 {
         beat.tick().await;
         let caller = caller.clone();
-        changes.spawn(async move { caller.timed(n % 3, n % 5).await });
+        let (replica, tenant) = (n % caller.apis.len(), n % caller.tenants.len());
+        changes.spawn(async move { caller.timed(replica, tenant).await });
     }
     let mut took = Vec::new();
     for (duration, outcome) in changes.join_all().await {

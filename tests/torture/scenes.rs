@@ -1,6 +1,7 @@
 //! Single promises, each with the trouble that it is about.
 
 use std::{
+    error::Error,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -109,16 +110,20 @@ fn fresh(revision: &str) -> Option<pb::consistency::Requirement> {
     Some(pb::consistency::Requirement::AtLeastAsFresh(revision.to_owned()))
 }
 
+/// Besides what a server calls unavailable, what tonic had not sent when the connection closed: it calls that
+/// cancelled, other clients send it again without a word. What a server cancels has no source.
+fn may_be_sent_again(status: &Status) -> bool {
+    let unsent = status.code() == Code::Cancelled && status.source().is_some();
+    status.code() == Code::Unavailable || unsent
+}
+
 /// Asks all replicas in turn until it is told to end, and asks another one once when one is not available.
 async fn balanced(caller: Caller, end: Arc<AtomicBool>) -> (usize, Vec<String>) {
     let (mut asked, mut failed) = (0, Vec::new());
     while !end.load(Ordering::Relaxed) {
         let replica = asked % caller.apis.len();
         let mut answer = caller.check(replica, asked % caller.tenants.len(), None).await;
-        // What tonic had not sent when the connection closed it calls cancelled; other clients send it
-        // again without a word.
-        let again = [Code::Unavailable, Code::Cancelled];
-        if answer.as_ref().is_err_and(|status| again.contains(&status.code())) {
+        if answer.as_ref().is_err_and(may_be_sent_again) {
             let other = (replica + 1) % caller.apis.len();
             answer = caller.check(other, 0, None).await;
         }

@@ -366,9 +366,8 @@ impl Source {
             query.push(")");
         }
         for (key, place) in filter.places() {
-            // Few are checked one by one, as those are whom the order brings.
-            let start = filter.query.is_some();
-            if few && !start {
+            // All holders at once; or one by one, whom the order brings or few names start like.
+            if few && filter.query.is_none() {
                 query.push(format!(" and {} in (select user_id from (", self.id));
                 self.push_holders(query, permit, filter, key, place);
                 query.push(") x)");
