@@ -433,43 +433,52 @@ async fn every_kind_of_subject_is_answered_alike_below_the_router_and_through_it
     world.stop().await;
 }
 
+/// What no server may take for this message, whose field 1 is a text.
+fn malformed(good: &[u8]) -> [(&'static str, Bytes); 14] {
+    let with = |more: &[u8]| frame(&[good, more].concat());
+    let (mut longer, mut shorter, mut compressed) =
+        (frame(good).to_vec(), frame(good).to_vec(), frame(good).to_vec());
+    longer[4] += 1;
+    shorter[4] -= 1;
+    compressed[0] = 1;
+    [
+        ("nothing", Bytes::new()),
+        ("half a prefix", Bytes::from_static(&[0, 0, 0])),
+        ("a prefix alone", Bytes::from_static(&[0, 0, 0, 0, 9])),
+        ("cut off", frame(good).slice(..good.len())),
+        ("a length too long", longer.into()),
+        ("a length too short", shorter.into()),
+        ("an enormous length", Bytes::from_static(&[0, 255, 255, 255, 255, 1])),
+        ("a compressed message", compressed.into()),
+        ("a text that is not UTF-8", with(&[0x0a, 2, 0xc3, 0x28])),
+        ("a number for a text", with(&[0x08, 1])),
+        ("a text longer than the message", with(&[0x0a, 200, 1, b'a'])),
+        ("the field zero", with(&[0x02, 0])),
+        ("a wire type that does not exist", with(&[0x0f, 0])),
+        ("a varint without end", with(&[0xff; 11])),
+    ]
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_malformed_on_the_wire_is_refused_and_the_connection_goes_on() {
     let mut world = World::start().await;
     let (admin, user) = world.tenant("acme").await;
     let good = check("acme", &user, "iam.administer", "").encode_to_vec();
-    let with = |more: &[u8]| frame(&[&good, more].concat());
-    let (twice, mut longer, mut shorter) =
-        ([frame(&good), frame(&good)].concat(), frame(&good).to_vec(), frame(&good).to_vec());
-    longer[4] += 1;
-    shorter[4] -= 1;
-    let mut compressed = frame(&good).to_vec();
-    compressed[0] = 1;
-    let bad: [(&str, Bytes); 14] = [
-        ("nothing", Bytes::new()),
-        ("half a prefix", Bytes::from_static(&[0, 0, 0])),
-        ("a prefix alone", Bytes::from_static(&[0, 0, 0, 0, 9])),
-        ("cut off", frame(&good).slice(..good.len())),
-        ("a length too long", longer.into()),
-        ("a length too short", shorter.into()),
-        ("an enormous length", Bytes::from_static(&[0, 255, 255, 255, 255, 1])),
-        ("a compressed message", compressed.into()),
-        ("a text that is not UTF-8", with(&[0x22, 2, 0xc3, 0x28])),
-        ("a number for a text", with(&[0x20, 1])),
-        ("a text longer than the message", with(&[0x22, 200, 1, b'a'])),
-        ("the field zero", with(&[0x02, 0])),
-        ("a wire type that does not exist", with(&[0x27, 0])),
-        ("a varint without end", with(&[0xff; 11])),
-    ];
-    for (what, body) in bad {
-        let raw = ask_both_ways(&admin, CHECK, body.clone()).await;
-        assert_ne!(raw.code, 0, "{what}");
-        assert_ne!(raw.code, Code::Unknown as i32, "{what}: {raw:?}");
-        let raw = ask_both_ways(&admin, BATCH, body).await;
-        assert_ne!(raw.code, 0, "{what}");
+    let items = vec![item(&user, "iam.administer", "")];
+    let batch =
+        pb::BatchCheckPermissionsRequest { tenant: "acme".into(), items, consistency: None };
+    for (path, good) in [(CHECK, &good), (BATCH, &batch.encode_to_vec())] {
+        assert_eq!(ask_both_ways(&admin, path, frame(good)).await.code, 0);
+        for (what, body) in malformed(good) {
+            let raw = ask_both_ways(&admin, path, body).await;
+            assert_ne!(raw.code, 0, "{what}");
+            assert_ne!(raw.code, Code::Unknown as i32, "{what}: {raw:?}");
+        }
     }
     // Of two messages tonic answers the first.
+    let twice = [frame(&good), frame(&good)].concat();
     assert_eq!(ask_both_ways(&admin, CHECK, twice.into()).await.code, 0);
+    let with = |more: &[u8]| frame(&[&good, more].concat());
     // What nobody knows is skipped, the last of a repeated field counts, and the connection lives.
     let unknown = [
         0xfa, 0x01, 3, 1, 2, 3, // 31: bytes
