@@ -20,6 +20,8 @@ fn options(url: &SecretString) -> sqlx::Result<PgConnectOptions> {
         .application_name("rolecall")
         .log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(1))
         .options([
+            // Compiling a query takes longer than any query here.
+            ("jit", "off"),
             ("statement_timeout", "30s"),
             ("lock_timeout", "5s"),
             ("idle_in_transaction_session_timeout", "5s"),

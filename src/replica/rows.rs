@@ -150,7 +150,8 @@ pub async fn state(conn: &mut PgConnection) -> sqlx::Result<State> {
                   r.session "session?", r.name "name?", r.version "version?", r.format "format?",
                   r.lease_ms "lease_ms?", r.seq "seq?", r.epoch "epoch?", r.ack "ack?",
                   r.trouble, r.started_at "started_at?", r.renewed_at "renewed_at?"
-           from clock c left join replicas r on true order by r.name, r.started_at"#
+           from clock c left join replicas r on true where c.single
+           order by r.name, r.started_at"#
     )
     .fetch_all(conn)
     .await?;

@@ -110,11 +110,18 @@ fn fresh(revision: &str) -> Option<pb::consistency::Requirement> {
     Some(pb::consistency::Requirement::AtLeastAsFresh(revision.to_owned()))
 }
 
-/// Besides what a server calls unavailable, what tonic had not sent when the connection closed: it calls that
-/// cancelled, other clients send it again without a word. What a server cancels has no source.
+/// What a server calls unavailable, and what it never took up: a call that was not sent when the connection
+/// closed, or came after a GOAWAY (RFC 9113, 6.8). Other clients send such a call again without a word; tonic
+/// calls it cancelled or internal, and has its source, which what a server answers has not.
 fn may_be_sent_again(status: &Status) -> bool {
     let unsent = status.code() == Code::Cancelled && status.source().is_some();
-    status.code() == Code::Unavailable || unsent
+    let mut sources = std::iter::successors(status.source(), |&error| error.source());
+    let refused = sources.any(|error| {
+        error.downcast_ref::<h2::Error>().is_some_and(|error| {
+            error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR)
+        })
+    });
+    status.code() == Code::Unavailable || unsent || refused
 }
 
 /// Asks all replicas in turn until it is told to end, and asks another one once when one is not available.
