@@ -5,7 +5,11 @@ create table tenants (
     id uuid primary key,
     key text not null constraint tenants_key_key unique,
     display_name text not null,
-    status text not null constraint tenants_status_check check (status in ('pending', 'active', 'suspended')),
+    status text not null constraint tenants_status_check
+        check (status in ('pending', 'active', 'suspended', 'deleted', 'purged')),
+    status_before text,      -- of a deleted one, for when it is restored
+    purge_at timestamptz,    -- from when a deleted one may be erased
+    erased_at timestamptz,   -- when the last of a purged one was gone
     default_role_id uuid,
     invitation_lifetime_seconds bigint not null default 604800,
     language text not null default 'en' constraint tenants_language_check check (language in ('en', 'fr')),
@@ -21,6 +25,9 @@ create table tenants (
 insert into tenants (id, key, display_name, status, created_at, updated_at)
     values ('00000000-0000-0000-0000-000000000000', 'system', 'Installation', 'active',
             clock_timestamp(), clock_timestamp());
+
+create index tenants_purge_at on tenants (purge_at) where status = 'deleted';
+create index tenants_erasing on tenants (id) where status = 'purged' and erased_at is null;
 
 create table workspaces (
     tenant_id uuid not null constraint workspaces_tenant_fkey references tenants (id),

@@ -29,7 +29,8 @@ use crate::{
     app::App,
     caller::Call,
     decision::{
-        Account, Credential, Facts, Record, Resource, SessionEnd, TenantFacts, Time, Transition,
+        Account, Credential, Facts, Record, Resource, SessionEnd, TenantFacts, TenantStatus, Time,
+        Transition,
     },
     error::{Error, Result},
     faults::Point,
@@ -369,9 +370,14 @@ impl Change {
     /// Notes what happened; the facts of this change follow at once.
     ///
     /// # Errors
-    /// When the event cannot be written down.
+    /// When the event cannot be written down; `FAILED_PRECONDITION` `TENANT_PURGED` for what would begin in
+    /// a tenant that is being erased.
     pub fn record(&mut self, event: Event) -> Result<()> {
         let (before, after) = event.records();
+        if self.tenant.status == TenantStatus::Purged && after.is_some_and(rules::lasts) {
+            let message = "the tenant is erased for good; nothing can be added to it";
+            return Err(Error::precondition("TENANT_PURGED", &self.tenant.key, message));
+        }
         self.rights = self.rights.max(administrators::Touch::of(before, after));
         self.seats_taken += seats::taken(before, after, self.now);
         let step =

@@ -203,6 +203,18 @@ pub async fn erase(
     Ok(done.rows_affected())
 }
 
+/// Erases the letters of a tenant that is being erased.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn erase_all(change: &mut Change) -> Result<()> {
+    let tenant = change.tenant().id;
+    sqlx::query!("delete from mails where tenant_id = $1", tenant as TenantId)
+        .execute(change.conn())
+        .await?;
+    Ok(())
+}
+
 /// Erases the letters about an account that goes.
 ///
 /// # Errors

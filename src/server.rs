@@ -372,15 +372,15 @@ async fn write_activity(app: App, mut stop: watch::Receiver<bool>) {
     }
 }
 
-/// Erases people whose retention is over, in the tenants that switched it on.
+/// Erases people and tenants whose retention is over, where they switched it on, and purged tenants.
 async fn purge_due(app: App, mut stop: watch::Receiver<bool>) {
     const EVERY: Duration = Duration::from_secs(120);
     loop {
         let purged = crate::erasure::purge_due(&app).await;
         match &purged {
             Ok(0) => {}
-            Ok(purged) => tracing::info!(purged, "people whose retention is over were purged"),
-            Err(error) => tracing::warn!(%error, "people whose retention is over were not purged"),
+            Ok(changes) => tracing::info!(changes, "people and tenants were purged"),
+            Err(error) => tracing::warn!(%error, "people and tenants were not purged"),
         }
         let pause = if matches!(purged, Ok(1..)) { Duration::from_secs(1) } else { EVERY };
         tokio::select! {

@@ -209,6 +209,9 @@ fn ended(reason: Reason) -> Error {
         Reason::TenantSuspended => {
             unauthenticated("TENANT_SUSPENDED", "the tenant is suspended; ask an operator")
         }
+        Reason::TenantDeleted => {
+            unauthenticated("TENANT_DELETED", "the tenant was deleted; ask an operator")
+        }
         _ => unauthenticated("SESSION_ENDED", "the credential is no longer valid; sign in again"),
     }
 }

@@ -68,8 +68,8 @@ impl Change {
             return Ok(());
         }
         let left = self.administrators(tenant, SEVERAL).await?;
-        let waits = self.status() == Some(TenantStatus::Pending);
-        if left.is_empty() && self.rights > Touch::Gives && !waits {
+        let without = matches!(self.status(), Some(TenantStatus::Pending | TenantStatus::Purged));
+        if left.is_empty() && self.rights > Touch::Gives && !without {
             // Nobody else writes it while this change holds the tenant.
             let had = self.rights == Touch::Opens || self.noted_administrators(tenant).await? > 0;
             if had {

@@ -203,6 +203,18 @@ impl Change {
         Ok(erased.rows_affected())
     }
 
+    /// Erases the values that are left in a tenant that is being erased.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn erase_all_values(&mut self) -> Result<()> {
+        let tenant = self.tenant.id;
+        sqlx::query!("delete from event_values where tenant_id = $1", tenant as TenantId)
+            .execute(self.conn())
+            .await?;
+        Ok(())
+    }
+
     /// Erases the values of a person in every tenant, for when the account goes.
     ///
     /// # Errors

@@ -12,6 +12,21 @@ use crate::{
     replica::load,
 };
 
+/// Whether it is something that a tenant consists of.
+pub(super) const fn lasts(record: &Record) -> bool {
+    match record {
+        Record::Workspace(_)
+        | Record::Role(_)
+        | Record::Group(_)
+        | Record::GroupMember(_)
+        | Record::Member(_)
+        | Record::Assignment(_)
+        | Record::Invitation(_) => true,
+        // Their last states, too, come when they end.
+        Record::Tenant(_) | Record::ApiKey(_) | Record::Account(_) | Record::SessionEnd(_) => false,
+    }
+}
+
 /// Where an assignment holds, with its workspace found.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Scope {

@@ -71,6 +71,7 @@ pub enum Reason {
     TenantUnknown,
     TenantPending,
     TenantSuspended,
+    TenantDeleted,
     WorkspaceUnknown,
     SubjectUnknown,
     NotAMember,
@@ -373,6 +374,7 @@ fn membership_flaw(status: TenantStatus, member: Option<&Member<'_>>) -> Option<
     match status {
         TenantStatus::Pending => return Some(Reason::TenantPending),
         TenantStatus::Suspended => return Some(Reason::TenantSuspended),
+        TenantStatus::Deleted | TenantStatus::Purged => return Some(Reason::TenantDeleted),
         TenantStatus::Active => {}
     }
     match member.map(|member| member.head.status) {

@@ -105,6 +105,7 @@ pub fn subjects(
         page.reason = Some(match entry.status {
             TenantStatus::Pending => Reason::TenantPending,
             TenantStatus::Suspended => Reason::TenantSuspended,
+            TenantStatus::Deleted | TenantStatus::Purged => Reason::TenantDeleted,
             TenantStatus::Active => Reason::NoRole,
         });
     }

@@ -39,6 +39,18 @@ pub enum TenantStatus {
     Pending,
     Active,
     Suspended,
+    /// Closed, and can be restored.
+    Deleted,
+    /// Erased, or being erased.
+    Purged,
+}
+
+impl TenantStatus {
+    /// Whether nobody can join it.
+    #[must_use]
+    pub const fn is_closed(self) -> bool {
+        matches!(self, Self::Suspended | Self::Deleted | Self::Purged)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,5 +1,8 @@
-//! Erasure: what is left of a person when a tenant is done with them, or they with us. Events stay, with
-//! ids and commitments; every byte of the person's data goes, in whichever module's table it stands.
+//! Erasure: what is left of a person when a tenant is done with them, or they with us, and of a tenant when
+//! we are done with it. Events stay, with ids and commitments; every byte of a person's data goes, in
+//! whichever module's table it stands.
+
+use futures::future::BoxFuture;
 
 use crate::{
     access::Claim,
@@ -8,8 +11,10 @@ use crate::{
     caller::Call,
     change::{self, Change, Event, Options},
     error::{Error, Result},
-    ids::UserId,
-    imports, invitations, memberships, outbox, security, sessions,
+    groups,
+    ids::{Key, UserId},
+    imports, invitations, mails, memberships, outbox, roles, security, service_accounts, sessions,
+    tenants, workspaces,
 };
 
 /// How much was erased.
@@ -68,25 +73,71 @@ pub async fn erase(change: &mut Change, user: UserId) -> Result<Erased> {
     Ok(Erased { sessions, invitations, mails, imports, audit_values, answers, account: last })
 }
 
-/// Purges those whose time is over in the tenants that want it so; returns how many.
+/// Erases what is left of a tenant when its people are gone: all but its keys and the audit log.
+async fn finish(change: &mut Change) -> Result<()> {
+    outbox::erase_all(change).await?;
+    invitations::erase_all(change).await?;
+    imports::erase_all(change).await?;
+    service_accounts::erase(change).await?;
+    groups::erase(change).await?;
+    workspaces::erase(change).await?;
+    roles::erase(change).await?;
+    mails::erase(change).await?;
+    security::erase_all(change).await?;
+    change.erase_all_values().await?;
+    tenants::erase(change).await
+}
+
+/// Purges the people and the tenants whose time is over where the tenants want it so, and goes on with the
+/// tenants that are being erased; returns how many changes that took.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn purge_due(app: &App) -> Result<usize> {
-    let due = memberships::due(&app.pool, app.clock.now()).await?;
-    let mut purged = 0;
-    for (tenant, user) in due {
-        let call = Call::installation();
-        let claim = Claim::installation(&call, tenant.as_str())?;
-        let done = change::run(app, &call, claim, Options::default(), user, |change, user| {
+    let mut done = 0;
+    for (tenant, user) in memberships::due(&app.pool, app.clock.now()).await? {
+        done += work(app, &tenant, |change| {
             Box::pin(async move { purge(change, user).await.map(drop) })
-        });
-        match done.await {
-            Ok(()) => purged += 1,
-            // Another replica was faster, or somebody came back.
-            Err(Error::NotFound { .. } | Error::Precondition { .. }) => {}
-            Err(error) => return Err(error),
+        })
+        .await?;
+    }
+    let (due, erasing) = tenants::due(&app.pool, app.clock.now()).await?;
+    for tenant in due {
+        done += work(app, &tenant, |change| {
+            Box::pin(async move { tenants::condemn(change).await.map(drop) })
+        })
+        .await?;
+    }
+    for tenant in erasing {
+        let people = memberships::some_unpurged(&app.pool, &tenant).await?;
+        if people.is_empty() {
+            done += work(app, &tenant, |change| Box::pin(finish(change))).await?;
+        }
+        for user in people {
+            done += work(app, &tenant, |change| {
+                Box::pin(async move { erase(change, user).await.map(drop) })
+            })
+            .await?;
         }
     }
-    Ok(purged)
+    Ok(done)
+}
+
+/// Does a part of that as a change of its own, and returns how many were done. One that fails keeps no
+/// other from being done.
+async fn work<F>(app: &App, tenant: &Key, part: F) -> Result<usize>
+where
+    F: for<'c> Fn(&'c mut Change) -> BoxFuture<'c, Result<()>> + Send + Sync,
+{
+    let call = Call::installation();
+    let claim = Claim::installation(&call, tenant.as_str())?;
+    match change::run(app, &call, claim, Options::default(), (), |change, ()| part(change)).await {
+        Ok(()) => Ok(1),
+        // Another replica was faster, or somebody came back.
+        Err(Error::NotFound { .. } | Error::Precondition { .. }) => Ok(0),
+        Err(error) => {
+            tracing::warn!(%error, %tenant, "a part of a purge failed, and is tried again");
+            Ok(0)
+        }
+    }
 }

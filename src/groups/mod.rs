@@ -214,3 +214,11 @@ async fn describe(change: &mut Change, key: &str) -> Result<Described> {
 fn unknown(key: &str) -> Error {
     Error::not_found("group", key)
 }
+
+/// Forgets what the groups of a tenant that is being erased are called, but their keys.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn erase(change: &mut Change) -> Result<()> {
+    sql::erase(change).await
+}

@@ -238,3 +238,15 @@ pub async fn list_members(
     .await?;
     Ok(rows)
 }
+
+/// Leaves the keys, as the audit log has them.
+pub async fn erase(change: &mut Change) -> Result<()> {
+    let tenant = change.tenant().id;
+    sqlx::query!(
+        "update groups set display_name = key, description = '' where tenant_id = $1",
+        tenant as TenantId
+    )
+    .execute(change.conn())
+    .await?;
+    Ok(())
+}

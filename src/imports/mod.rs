@@ -31,7 +31,7 @@ pub use columns::read as read_lines;
 pub use judge::{Action, Judged};
 pub use rpc::read_separator;
 use sql::Filter;
-pub use sql::{erase, forget};
+pub use sql::{erase, erase_all, forget};
 
 use columns::{Column, Line};
 use judge::{Effect, Person, Plan};

@@ -373,3 +373,20 @@ pub async fn columns(conn: &mut PgConnection, permit: &Permit, now: Time) -> Res
     .await?;
     Ok(export::columns(row.starts_later, row.external))
 }
+
+/// Cancels the plans of a tenant that is being erased, and forgets the names of all files.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn erase_all(change: &mut Change) -> Result<()> {
+    let tenant = change.tenant().id;
+    sqlx::query!(
+        "update imports set status = case when status = 'planned' then 'cancelled' else status end,
+                            plan = null, file_name = ''
+         where tenant_id = $1",
+        tenant as TenantId
+    )
+    .execute(change.conn())
+    .await?;
+    Ok(())
+}

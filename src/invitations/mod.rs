@@ -289,6 +289,14 @@ pub async fn erase(change: &mut Change, ids: &[InvitationId]) -> Result<u64> {
     sql::delete(change, ids).await
 }
 
+/// Deletes all that are left in a tenant that is being erased.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn erase_all(change: &mut Change) -> Result<()> {
+    sql::delete_all(change).await
+}
+
 /// The invitation, for whoever may invite people of its kind.
 async fn lock_for_caller(change: &mut Change, id: InvitationId) -> Result<Invitation> {
     let invitation = sql::lock(change, id).await?.ok_or_else(|| unknown(id))?;

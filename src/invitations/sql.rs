@@ -288,7 +288,7 @@ pub async fn due_for_reminder(pool: &PgPool, now: Time, most: i64) -> Result<Vec
                   i.email, trim(concat_ws(' ', i.first_name, i.last_name)) "name!", i.language,
                   i.message, i.invited_by, i.expires_at
            from mail_settings s
-           join tenants t on t.id = s.tenant_id and t.status <> 'suspended'
+           join tenants t on t.id = s.tenant_id and t.status in ('pending', 'active')
            join invitations i on i.tenant_id = s.tenant_id and i.status = 'pending'
                 and i.expires_at > $1
                 and i.updated_at <= $1 - make_interval(secs => s.reminder_after_seconds)
@@ -368,6 +368,14 @@ pub async fn of_person(
     .fetch_all(change.conn())
     .await?;
     Ok(ids)
+}
+
+pub async fn delete_all(change: &mut Change) -> Result<()> {
+    let tenant = change.tenant().id;
+    sqlx::query!("delete from invitations where tenant_id = $1", tenant as TenantId)
+        .execute(change.conn())
+        .await?;
+    Ok(())
 }
 
 pub async fn delete(change: &mut Change, ids: &[InvitationId]) -> Result<u64> {

@@ -3,7 +3,7 @@
 use super::{Link, sql, unknown};
 use crate::{
     app::App,
-    decision::{InvitationStatus, TenantStatus, Time},
+    decision::{InvitationStatus, Time},
     error::Result,
     ids::{Key, UserId},
     invitations::{self, Invitation},
@@ -77,7 +77,7 @@ pub async fn look(app: &App, link: &Link) -> Result<Look> {
     };
     let account = super::find_account(&app.pool, &invitation).await?;
     let state = match state(&invitation, link.generation, app.clock.now()) {
-        LinkState::Open if place.status == TenantStatus::Suspended => LinkState::TenantSuspended,
+        LinkState::Open if place.status.is_closed() => LinkState::TenantSuspended,
         state => state,
     };
     let language = invitation.language;

@@ -18,9 +18,7 @@ use crate::{
     attempts::{self, Limit},
     caller::Call,
     change::Change,
-    decision::{
-        Credential, InvitationStatus, MemberKind, MemberStatus, Permission, TenantStatus, Time,
-    },
+    decision::{Credential, InvitationStatus, MemberKind, MemberStatus, Permission, Time},
     error::{Error, Result},
     ids::{Holder, InvitationId, Key, SubjectId, TenantId, UserId},
     invitations::{self, Invitation, Promise},
@@ -174,8 +172,8 @@ pub async fn accept(change: &mut Change, link: &Link, proof: Proof) -> Result<Us
     if invitation.status == InvitationStatus::Accepted {
         return accepted_before(change, account, &proof).await;
     }
-    if change.tenant().status == TenantStatus::Suspended {
-        let message = "the tenant is suspended; open the link again when it is not";
+    if change.tenant().status.is_closed() {
+        let message = "the tenant is closed; open the link again when it is not";
         return Err(Error::precondition("TENANT_SUSPENDED", &change.tenant().key, message));
     }
     if !invitations::inviter_vouches(change, &invitation).await? {

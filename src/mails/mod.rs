@@ -13,7 +13,7 @@ pub use settings::MailSettings;
 use crate::{
     app::App,
     attempts::{self, Limit},
-    change::TenantRow,
+    change::{Change, TenantRow},
     error::Result,
     mail::{Letter, Told},
     outbox::{self, NewMail, Template},
@@ -58,4 +58,12 @@ pub async fn preview(
 ) -> Result<Letter> {
     let language = language.unwrap_or(tenant.language);
     outbox::preview(app, tenant.id, template, &language, &tenant.display_name).await
+}
+
+/// Forgets the settings of a tenant that is being erased.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn erase(change: &mut Change) -> Result<()> {
+    sql::erase(change).await
 }

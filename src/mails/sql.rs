@@ -48,3 +48,16 @@ pub async fn upsert(change: &mut Change, settings: &MailSettings) -> Result<()> 
     .await?;
     Ok(())
 }
+
+pub async fn erase(change: &mut Change) -> Result<()> {
+    let tenant = change.tenant().id;
+    sqlx::query!(
+        "update mail_settings set sender_name = '', reply_to = '', home_url = '', invitation_page = '',
+                                  reminder_after_seconds = null
+         where tenant_id = $1",
+        tenant as TenantId
+    )
+    .execute(change.conn())
+    .await?;
+    Ok(())
+}

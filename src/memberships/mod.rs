@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 pub use list::{Filter, Invited, Listed, Order, Person, SortKey, StatusFilter, page};
 pub use rpc::{answer_now, read_kind};
 pub use standing::{
-    Retention, dismiss, due, end_sessions, erase, instate, leave, reactivate, remove,
-    require_purgeable, suspend,
+    Retention, count_unpurged, dismiss, due, end_sessions, erase, instate, leave, reactivate,
+    remove, require_purgeable, some_unpurged, suspend,
 };
 
 use sqlx::PgPool;

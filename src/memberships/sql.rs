@@ -240,6 +240,29 @@ pub async fn due(pool: &PgPool, now: Time) -> Result<Vec<(Key, UserId)>> {
     rows.into_iter().map(|row| Ok((read(row.key)?, row.user))).collect()
 }
 
+pub async fn count_unpurged(change: &mut Change) -> Result<i64> {
+    let tenant = change.tenant().id;
+    let count = sqlx::query_scalar!(
+        r#"select count(*) "count!" from memberships where tenant_id = $1 and purged_at is null"#,
+        tenant as TenantId
+    )
+    .fetch_one(change.conn())
+    .await?;
+    Ok(count)
+}
+
+pub async fn some_unpurged(pool: &PgPool, tenant: &Key) -> Result<Vec<UserId>> {
+    let users = sqlx::query_scalar!(
+        r#"select m.user_id "user: UserId" from memberships m
+           join tenants t on t.id = m.tenant_id and t.key = $1
+           where m.purged_at is null limit 100"#,
+        tenant.as_str()
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(users)
+}
+
 pub async fn tenants_of(pool: &PgPool, user: UserId) -> Result<Vec<Key>> {
     let keys = sqlx::query_scalar!(
         "select t.key from memberships m join tenants t on t.id = m.tenant_id

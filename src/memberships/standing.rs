@@ -220,6 +220,22 @@ pub async fn due(pool: &PgPool, now: Time) -> Result<Vec<(Key, UserId)>> {
     sql::due(pool, now).await
 }
 
+/// How many people the tenant of this change knows something about.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn count_unpurged(change: &mut Change) -> Result<i64> {
+    sql::count_unpurged(change).await
+}
+
+/// Some of them.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn some_unpurged(pool: &PgPool, tenant: &Key) -> Result<Vec<UserId>> {
+    sql::some_unpurged(pool, tenant).await
+}
+
 /// Ends every session that the member has in this tenant.
 ///
 /// # Errors

@@ -36,6 +36,7 @@ pub enum RemedyKind {
     Wait,
     Invite,
     ReactivateTenant,
+    RestoreTenant,
     SignIn,
     UseAnotherKey,
     CorrectName,
@@ -60,6 +61,7 @@ pub fn sentence(reason: Reason, asked: &Asked<'_>) -> String {
         Reason::TenantUnknown => format!("there is no tenant `{tenant}`"),
         Reason::TenantPending => format!("tenant `{tenant}` waits for its first administrator"),
         Reason::TenantSuspended => format!("tenant `{tenant}` is suspended"),
+        Reason::TenantDeleted => format!("tenant `{tenant}` was deleted"),
         Reason::WorkspaceUnknown => {
             let key = asked.resource.workspace.unwrap_or_default();
             format!("there is no workspace `{key}` in tenant `{tenant}`")
@@ -114,6 +116,10 @@ pub fn remedies(
         Reason::TenantSuspended => {
             let message = "an operator reactivates the tenant";
             return Ok(vec![Remedy::new(RemedyKind::ReactivateTenant, message)]);
+        }
+        Reason::TenantDeleted => {
+            let message = "an operator restores the tenant, unless it was purged";
+            return Ok(vec![Remedy::new(RemedyKind::RestoreTenant, message)]);
         }
         Reason::SubjectUnknown | Reason::NotAMember => {
             let mut remedies = no_member(asked, invited);

@@ -339,3 +339,11 @@ fn effective(role: &templates::Template, beside: &[templates::Template]) -> Perm
 fn unknown(key: &str) -> Error {
     Error::not_found("role", key)
 }
+
+/// Forgets what the roles of a tenant that is being erased are called, but their keys.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn erase(change: &mut Change) -> Result<()> {
+    sql::erase(change).await
+}

@@ -279,3 +279,15 @@ pub async fn delete(change: &mut Change, id: RoleId) -> Result<()> {
     .await?;
     Ok(())
 }
+
+/// Leaves the keys, as the audit log has them.
+pub async fn erase(change: &mut Change) -> Result<()> {
+    let tenant = change.tenant().id;
+    sqlx::query!(
+        "update roles set display_names = '{}', description = '' where tenant_id = $1",
+        tenant as TenantId
+    )
+    .execute(change.conn())
+    .await?;
+    Ok(())
+}

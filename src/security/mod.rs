@@ -74,3 +74,11 @@ pub async fn erase(change: &mut Change, user: UserId) -> Result<()> {
 pub async fn erase_everywhere(change: &mut Change, user: UserId) -> Result<()> {
     sql::erase_everywhere(change, user).await
 }
+
+/// Erases all that it says about the tenant of this change.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn erase_all(change: &mut Change) -> Result<()> {
+    sql::erase_all(change).await
+}

@@ -108,3 +108,11 @@ pub async fn erase_everywhere(change: &mut Change, user: UserId) -> Result<()> {
         .await?;
     Ok(())
 }
+
+pub async fn erase_all(change: &mut Change) -> Result<()> {
+    let tenant = change.tenant().id;
+    sqlx::query!("delete from security_log where tenant_id = $1", tenant as TenantId)
+        .execute(change.conn())
+        .await?;
+    Ok(())
+}

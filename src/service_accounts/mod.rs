@@ -130,6 +130,17 @@ pub async fn delete(change: &mut Change, id: ServiceAccountId, etag: &str) -> Re
     change.record(event)
 }
 
+/// Deletes every service account of a tenant that is being erased, and forgets what they were called.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn erase(change: &mut Change) -> Result<()> {
+    for id in sql::live(change).await? {
+        delete(change, id, "").await?;
+    }
+    sql::erase(change).await
+}
+
 #[derive(Debug, Clone)]
 pub struct ApiKey {
     pub id: ApiKeyId,

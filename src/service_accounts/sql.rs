@@ -105,6 +105,31 @@ pub async fn delete(change: &mut Change, id: ServiceAccountId) -> Result<()> {
     Ok(())
 }
 
+pub async fn live(change: &mut Change) -> Result<Vec<ServiceAccountId>> {
+    let tenant = change.tenant().id;
+    let ids = sqlx::query_scalar!(
+        r#"select id "id: ServiceAccountId" from service_accounts
+           where tenant_id = $1 and status <> 'removed' order by id"#,
+        tenant as TenantId
+    )
+    .fetch_all(change.conn())
+    .await?;
+    Ok(ids)
+}
+
+/// Forgets what accounts and keys were called.
+pub async fn erase(change: &mut Change) -> Result<()> {
+    let tenant = change.tenant().id;
+    sqlx::query!(
+        "with keys as (update api_keys set display_name = '' where tenant_id = $1)
+         update service_accounts set display_name = '' where tenant_id = $1",
+        tenant as TenantId
+    )
+    .execute(change.conn())
+    .await?;
+    Ok(())
+}
+
 pub async fn get(pool: &PgPool, permit: &Permit, id: ServiceAccountId) -> Result<ServiceAccount> {
     let row = sqlx::query_as!(
         Row,

@@ -6,7 +6,9 @@ mod sql;
 
 use std::collections::BTreeMap;
 
+use chrono::TimeDelta;
 use serde::Serialize;
+use sqlx::PgPool;
 
 use crate::{
     access::Claim,
@@ -52,6 +54,9 @@ pub struct Tenant {
     pub permission_words: Words,
     pub external_id: String,
     pub metadata: BTreeMap<String, String>,
+    /// What a deleted one will be when it is restored, and from when it may be erased.
+    pub status_before: Option<TenantStatus>,
+    pub purge_at: Option<Time>,
     pub version: i64,
     pub created_at: Time,
     pub updated_at: Time,
@@ -101,6 +106,8 @@ pub async fn create(change: &mut Change, new: NewTenant) -> Result<Tenant> {
         permission_words: Words::Checked,
         external_id: new.external_id,
         metadata: new.metadata,
+        status_before: None,
+        purge_at: None,
         version: 1,
         created_at: change.now(),
         updated_at: change.now(),
@@ -162,6 +169,7 @@ pub async fn repair(change: &mut Change, user: UserId) -> Result<Tenant> {
             "tenant `system` is the installation; invite an operator",
         );
     }
+    require_kept(&sql::find_in(change).await?)?;
     if change.tenant().status == TenantStatus::Pending {
         let message = "the tenant waits for its first administrator; resend that invitation";
         return refuse("TENANT_NOT_ACTIVE", message);
@@ -196,6 +204,7 @@ fn role(change: &Change, key: &str) -> Result<RoleId> {
 /// Which tenants to list.
 #[derive(Debug, Clone, Serialize)]
 pub struct Filter {
+    /// `None`: all that are not deleted.
     pub status: Option<TenantStatus>,
     pub key_prefix: String,
 }
@@ -225,6 +234,7 @@ pub struct TenantEdit {
 /// `ABORTED` for a stale etag.
 pub async fn update(change: &mut Change, edit: TenantEdit) -> Result<Tenant> {
     let before = sql::find_in(change).await?;
+    require_unpurged(&before)?;
     check_etag(&edit.etag, before.version)?;
     let mut after = before.clone();
     after.display_name = edit.display_name.unwrap_or(after.display_name);
@@ -286,14 +296,11 @@ pub async fn activate(change: &mut Change) -> Result<()> {
 /// Closes a tenant to everybody but the operators. One that is closed stays as it is.
 ///
 /// # Errors
-/// `FAILED_PRECONDITION` for the installation itself.
+/// `FAILED_PRECONDITION` for the installation itself, and for a deleted one.
 pub async fn suspend(change: &mut Change) -> Result<Tenant> {
     let before = sql::find_in(change).await?;
-    if before.id == TenantId::SYSTEM {
-        let message = "tenant `system` is the installation and stays open; suspend its members \
-                       instead";
-        return Err(Error::precondition("TENANT_RESERVED", &before.key, message));
-    }
+    require_customer(&before)?;
+    require_kept(&before)?;
     if before.status == TenantStatus::Suspended {
         return Ok(before);
     }
@@ -305,9 +312,10 @@ pub async fn suspend(change: &mut Change) -> Result<Tenant> {
 /// administrator.
 ///
 /// # Errors
-/// `FAILED_PRECONDITION` when nobody could administer it.
+/// `FAILED_PRECONDITION` when nobody could administer it, and for a deleted one.
 pub async fn reactivate(change: &mut Change) -> Result<Tenant> {
     let before = sql::find_in(change).await?;
+    require_kept(&before)?;
     if before.status != TenantStatus::Suspended {
         return Ok(before);
     }
@@ -317,6 +325,105 @@ pub async fn reactivate(change: &mut Change) -> Result<Tenant> {
     };
     let after = Tenant { status, ..before.clone() };
     rewrite(change, "tenant.reactivated", before, after).await
+}
+
+fn require_customer(tenant: &Tenant) -> Result<()> {
+    if tenant.id != TenantId::SYSTEM {
+        return Ok(());
+    }
+    let message = "tenant `system` is the installation and stays open; suspend its members instead";
+    Err(Error::precondition("TENANT_RESERVED", &tenant.key, message))
+}
+
+fn require_kept(tenant: &Tenant) -> Result<()> {
+    if tenant.status == TenantStatus::Deleted {
+        let message = "the tenant was deleted; restore it first";
+        return Err(Error::precondition("TENANT_DELETED", &tenant.key, message));
+    }
+    require_unpurged(tenant)
+}
+
+fn require_unpurged(tenant: &Tenant) -> Result<()> {
+    if tenant.status == TenantStatus::Purged {
+        let message = "the tenant is erased for good; create another";
+        return Err(Error::precondition("TENANT_PURGED", &tenant.key, message));
+    }
+    Ok(())
+}
+
+/// Closes a tenant that will be erased when its time comes. One that is deleted stays as it is.
+///
+/// # Errors
+/// `ABORTED` for a stale etag; `FAILED_PRECONDITION` for the installation itself, and for a purged one.
+pub async fn delete(change: &mut Change, etag: &str) -> Result<Tenant> {
+    let before = sql::find_in(change).await?;
+    require_customer(&before)?;
+    require_unpurged(&before)?;
+    if before.status == TenantStatus::Deleted {
+        return Ok(before);
+    }
+    check_etag(etag, before.version)?;
+    let after = Tenant {
+        status: TenantStatus::Deleted,
+        status_before: Some(before.status),
+        purge_at: Some(change.now() + TimeDelta::seconds(before.retention_seconds)),
+        ..before.clone()
+    };
+    rewrite(change, "tenant.deleted", before, after).await
+}
+
+/// Makes a deleted tenant what it was before. One that is not deleted stays as it is.
+///
+/// # Errors
+/// `FAILED_PRECONDITION` for a purged one, and when nobody could administer it.
+pub async fn restore(change: &mut Change) -> Result<Tenant> {
+    let before = sql::find_in(change).await?;
+    require_unpurged(&before)?;
+    let Some(status) = before.status_before else { return Ok(before) };
+    let after = Tenant { status, status_before: None, purge_at: None, ..before.clone() };
+    rewrite(change, "tenant.restored", before, after).await
+}
+
+/// Makes it final that a deleted tenant is erased; that it is, is [`crate::erasure`]'s. Also returns of how
+/// many people data will go.
+///
+/// # Errors
+/// `FAILED_PRECONDITION` for the installation itself, for one that is not deleted, and before its time.
+pub async fn condemn(change: &mut Change) -> Result<(Tenant, i64)> {
+    let before = sql::find_in(change).await?;
+    require_customer(&before)?;
+    let known = memberships::count_unpurged(change).await?;
+    let refuse = |message| Err(Error::precondition("NOT_PURGEABLE", &before.key, message));
+    match (before.status, before.purge_at) {
+        (TenantStatus::Purged, _) => return Ok((before, known)),
+        (TenantStatus::Deleted, Some(from)) if from > change.now() => {
+            let from = from.format("%Y-%m-%dT%H:%M:%SZ");
+            return refuse(format!("the tenant is kept until {from}; purge it then"));
+        }
+        (TenantStatus::Deleted, _) => {}
+        _ => return refuse("the tenant is not deleted; delete it first".to_owned()),
+    }
+    let status = TenantStatus::Purged;
+    let after = Tenant { status, status_before: None, purge_at: None, ..before.clone() };
+    Ok((rewrite(change, "tenant.purged", before, after).await?, known))
+}
+
+/// Forgets what a purged tenant says of itself. The last thing that happens in it.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn erase(change: &mut Change) -> Result<()> {
+    sql::erase(change).await?;
+    let key = change.tenant().key.clone();
+    change.record(Event::new("tenant.erased", key))
+}
+
+/// Tenants whose time is over where they want to be erased then, and tenants that are being erased.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn due(pool: &PgPool, now: Time) -> Result<(Vec<Key>, Vec<Key>)> {
+    Ok((sql::due(pool, now).await?, sql::erasing(pool).await?))
 }
 
 async fn rewrite(
@@ -351,7 +458,8 @@ async fn rewrite(
         )
         .change("permission_words", &before.permission_words, &after.permission_words)
         .change("external_id", &before.external_id, &after.external_id)
-        .change("metadata", &before.metadata, &after.metadata);
+        .change("metadata", &before.metadata, &after.metadata)
+        .change("purge_time", &before.purge_at, &after.purge_at);
     if !event.changes_anything() {
         return Ok(before);
     }

@@ -140,6 +140,59 @@ impl TenantService for Rpc {
         Ok(Response::new(answer))
     }
 
+    async fn delete_tenant(
+        &self,
+        request: Request<pb::DeleteTenantRequest>,
+    ) -> Result<Response<pb::DeleteTenantResponse>, Status> {
+        let (call, request) = Call::split(request)?;
+        let options = Options::of(&self.0, &call, &request)?;
+        let claim = call.claim(&request.tenant)?;
+        let answer = change::run(&self.0, &call, claim, options, request.etag, |change, etag| {
+            Box::pin(async move {
+                let tenant = Some(super::delete(change, &etag).await?.into());
+                Ok(pb::DeleteTenantResponse { tenant, ..Default::default() })
+            })
+        });
+        let mut answer = answer.await?;
+        answer.tenant = add_administrators(&self.0, answer.tenant).await?;
+        Ok(Response::new(answer))
+    }
+
+    async fn restore_tenant(
+        &self,
+        request: Request<pb::RestoreTenantRequest>,
+    ) -> Result<Response<pb::RestoreTenantResponse>, Status> {
+        let (call, request) = Call::split(request)?;
+        let options = Options::of(&self.0, &call, &request)?;
+        let claim = call.claim(&request.tenant)?;
+        let answer = change::run(&self.0, &call, claim, options, (), |change, ()| {
+            Box::pin(async move {
+                let tenant = Some(super::restore(change).await?.into());
+                Ok(pb::RestoreTenantResponse { tenant, ..Default::default() })
+            })
+        });
+        let mut answer = answer.await?;
+        answer.tenant = add_administrators(&self.0, answer.tenant).await?;
+        Ok(Response::new(answer))
+    }
+
+    async fn purge_tenant(
+        &self,
+        request: Request<pb::PurgeTenantRequest>,
+    ) -> Result<Response<pb::PurgeTenantResponse>, Status> {
+        let (call, request) = Call::split(request)?;
+        let options = Options::of(&self.0, &call, &request)?;
+        let claim = call.claim(&request.tenant)?;
+        let answer = change::run(&self.0, &call, claim, options, (), |change, ()| {
+            Box::pin(async move {
+                let (tenant, member_count) = super::condemn(change).await?;
+                let tenant = Some(tenant.into());
+                Ok(pb::PurgeTenantResponse { tenant, member_count, ..Default::default() })
+            })
+        });
+        Ok(Response::new(answer.await?))
+    }
+
     async fn appoint_administrator(
         &self,
         request: Request<pb::AppointAdministratorRequest>,
@@ -218,9 +271,9 @@ async fn add_administrators(app: &App, tenant: Option<pb::Tenant>) -> Result<Opt
 
 fn note_administrators(tenant: &mut pb::Tenant, count: i32) {
     tenant.administrator_count = count;
-    let pending = tenant.status == i32::from(pb::TenantStatus::Pending);
+    let without = [pb::TenantStatus::Pending, pb::TenantStatus::Purged].map(i32::from);
     let warning = match count {
-        _ if pending => None,
+        _ if without.contains(&tenant.status) => None,
         0 => Some(NO_ADMINISTRATOR),
         1 => Some(SINGLE_ADMINISTRATOR),
         _ => None,
@@ -237,8 +290,11 @@ fn status(number: i32) -> Result<Option<TenantStatus>> {
         Ok(pb::TenantStatus::Pending) => Ok(Some(TenantStatus::Pending)),
         Ok(pb::TenantStatus::Active) => Ok(Some(TenantStatus::Active)),
         Ok(pb::TenantStatus::Suspended) => Ok(Some(TenantStatus::Suspended)),
+        Ok(pb::TenantStatus::Deleted) => Ok(Some(TenantStatus::Deleted)),
+        Ok(pb::TenantStatus::Purged) => Ok(Some(TenantStatus::Purged)),
         Ok(pb::TenantStatus::NoAdministrator) | Err(_) => {
-            Err(Error::invalid("status", "expected PENDING, ACTIVE or SUSPENDED"))
+            let wanted = "expected PENDING, ACTIVE, SUSPENDED, DELETED or PURGED";
+            Err(Error::invalid("status", wanted))
         }
     }
 }
@@ -409,6 +465,8 @@ impl From<Tenant> for pb::Tenant {
             TenantStatus::Pending => pb::TenantStatus::Pending,
             TenantStatus::Active => pb::TenantStatus::Active,
             TenantStatus::Suspended => pb::TenantStatus::Suspended,
+            TenantStatus::Deleted => pb::TenantStatus::Deleted,
+            TenantStatus::Purged => pb::TenantStatus::Purged,
         };
         let words = match tenant.permission_words {
             Words::Checked => pb::PermissionWords::Checked,
@@ -439,6 +497,7 @@ impl From<Tenant> for pb::Tenant {
             warnings: Vec::new(),
             external_id: tenant.external_id,
             metadata: tenant.metadata,
+            purge_time: tenant.purge_at.map(pb::timestamp),
             create_time: Some(pb::timestamp(tenant.created_at)),
             update_time: Some(pb::timestamp(tenant.updated_at)),
             etag: etag(tenant.version),

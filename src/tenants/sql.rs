@@ -12,7 +12,7 @@ use crate::{
     change::Change,
     decision::{TenantStatus, Time},
     error::{Error, OnConstraint, Result},
-    ids::{RoleId, TenantId},
+    ids::{Key, RoleId, TenantId},
 };
 
 struct Row {
@@ -32,6 +32,8 @@ struct Row {
     permission_words: Words,
     external_id: String,
     metadata: Json<BTreeMap<String, String>>,
+    status_before: Option<TenantStatus>,
+    purge_at: Option<Time>,
     version: i64,
     created_at: Time,
     updated_at: Time,
@@ -58,6 +60,8 @@ impl TryFrom<Row> for Tenant {
             permission_words: row.permission_words,
             external_id: row.external_id,
             metadata: row.metadata.0,
+            status_before: row.status_before,
+            purge_at: row.purge_at,
             version: row.version,
             created_at: row.created_at,
             updated_at: row.updated_at,
@@ -102,7 +106,8 @@ pub async fn update(change: &mut Change, after: &Tenant) -> Result<()> {
                             allowed_email_domains = $7, permission_words = $8, external_id = $9,
                             metadata = $10, version = $11, updated_at = $12,
                             retention_seconds = $13, purge_automatically = $14,
-                            session_lifetime_seconds = $15, session_idle_seconds = $16
+                            session_lifetime_seconds = $15, session_idle_seconds = $16,
+                            status_before = $17, purge_at = $18
          where id = $1",
         after.id as TenantId,
         after.display_name,
@@ -119,7 +124,9 @@ pub async fn update(change: &mut Change, after: &Tenant) -> Result<()> {
         after.retention_seconds,
         after.purge_automatically,
         after.session_lifetime_seconds,
-        after.session_idle_seconds
+        after.session_idle_seconds,
+        after.status_before as Option<TenantStatus>,
+        after.purge_at
     )
     .execute(change.conn())
     .await?;
@@ -144,7 +151,8 @@ async fn find(db: impl PgExecutor<'_>, tenant: TenantId) -> Result<Tenant> {
                   t.retention_seconds, t.purge_automatically, t.session_lifetime_seconds,
                   t.session_idle_seconds, t.language,
                   t.allowed_email_domains, t.permission_words "permission_words: Words",
-                  t.external_id, t.metadata "metadata: Json<BTreeMap<String, String>>", t.version,
+                  t.external_id, t.metadata "metadata: Json<BTreeMap<String, String>>",
+                  t.status_before "status_before: TenantStatus", t.purge_at, t.version,
                   t.created_at, t.updated_at
            from tenants t
            left join roles r on r.tenant_id = t.id and r.id = t.default_role_id
@@ -174,11 +182,13 @@ pub async fn list(
                   t.retention_seconds, t.purge_automatically, t.session_lifetime_seconds,
                   t.session_idle_seconds, t.language,
                   t.allowed_email_domains, t.permission_words "permission_words: Words",
-                  t.external_id, t.metadata "metadata: Json<BTreeMap<String, String>>", t.version,
+                  t.external_id, t.metadata "metadata: Json<BTreeMap<String, String>>",
+                  t.status_before "status_before: TenantStatus", t.purge_at, t.version,
                   t.created_at, t.updated_at
            from tenants t
            left join roles r on r.tenant_id = t.id and r.id = t.default_role_id
-           where t.key > $1 and starts_with(t.key, $2) and ($3::text is null or t.status = $3)
+           where t.key > $1 and starts_with(t.key, $2) and case when $3::text is null then t.status not in ('deleted', 'purged')
+                                                               else t.status = $3 end
            order by t.key limit $4"#,
         after.unwrap_or_default(),
         filter.key_prefix,
@@ -188,6 +198,44 @@ pub async fn list(
     .fetch_all(pool)
     .await?;
     rows.into_iter().map(TryInto::try_into).collect()
+}
+
+/// Deleted tenants whose time is over, where they want to be erased then.
+pub async fn due(pool: &PgPool, now: Time) -> Result<Vec<Key>> {
+    let keys = sqlx::query_scalar!(
+        "select key from tenants where status = 'deleted' and purge_at <= $1 and purge_automatically
+         order by purge_at limit 100",
+        now
+    )
+    .fetch_all(pool)
+    .await?;
+    keys.into_iter().map(|key| key.try_into().map_err(Error::internal)).collect()
+}
+
+/// Purged tenants of which something may be left.
+pub async fn erasing(pool: &PgPool) -> Result<Vec<Key>> {
+    let keys = sqlx::query_scalar!(
+        "select key from tenants where status = 'purged' and erased_at is null order by id limit 100"
+    )
+    .fetch_all(pool)
+    .await?;
+    keys.into_iter().map(|key| key.try_into().map_err(Error::internal)).collect()
+}
+
+/// Leaves the key alone, which stays taken.
+pub async fn erase(change: &mut Change) -> Result<()> {
+    let (tenant, now) = (change.tenant().id, change.now());
+    sqlx::query!(
+        "update tenants set display_name = key, external_id = '', metadata = '{}',
+                            allowed_email_domains = '{}', erased_at = $2, version = version + 1,
+                            updated_at = $2
+         where id = $1",
+        tenant as TenantId,
+        now
+    )
+    .execute(change.conn())
+    .await?;
+    Ok(())
 }
 
 /// Whether anybody ever joined the tenant; memberships stay when they end.

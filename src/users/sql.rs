@@ -52,7 +52,7 @@ pub async fn my_tenants(
                  union all
                  select tenant_id, 'service', status from service_accounts where id = $2) b
            join tenants t on t.id = b.tenant_id
-           where b.status <> 'removed' and t.key > $3
+           where b.status <> 'removed' and t.status not in ('deleted', 'purged') and t.key > $3
            order by t.key limit $4"#,
         subject.user().map(Uuid::from),
         subject.service().map(Uuid::from),

@@ -132,3 +132,11 @@ pub async fn delete(change: &mut Change, key: &str, etag: &str) -> Result<Vec<Lo
 fn unknown(key: &str) -> Error {
     Error::not_found("workspace", key)
 }
+
+/// Forgets what the workspaces of a tenant that is being erased are called, but their keys.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn erase(change: &mut Change) -> Result<()> {
+    sql::erase(change).await
+}

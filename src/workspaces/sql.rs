@@ -149,3 +149,16 @@ pub async fn list(
     .await?;
     rows.into_iter().map(TryInto::try_into).collect()
 }
+
+/// Leaves the keys, as the audit log has them.
+pub async fn erase(change: &mut Change) -> Result<()> {
+    let tenant = change.tenant().id;
+    sqlx::query!(
+        "update workspaces set display_name = key, external_id = '', metadata = '{}'
+         where tenant_id = $1",
+        tenant as TenantId
+    )
+    .execute(change.conn())
+    .await?;
+    Ok(())
+}

@@ -259,18 +259,19 @@ async fn kanarie(world: &mut World, by: &Api, tenant: &str, joined: bool) -> Str
         ..invite(tenant, email, &[])
     };
     by.invitations().create_invitation(again).await.unwrap();
-    let user = if joined {
-        let token = world.token_to(email).await;
-        let password = pb::ExistingAccount { password: PASSWORD.into() };
-        let account = Some(pb::accept_invitation_request::Account::ExistingAccount(password));
-        let join = pb::AcceptInvitationRequest { token, account };
-        let joined = world.anonymous().await.invitations().accept_invitation(join).await;
-        joined.unwrap().into_inner().user_id
-    } else {
-        world.accept(email).await
-    };
+    let user = if joined { join(world, email).await } else { world.accept(email).await };
     live(world, by, tenant, email, &user).await;
     user
+}
+
+/// Accepts an invitation with the account that is there.
+async fn join(world: &mut World, email: &str) -> String {
+    let token = world.token_to(email).await;
+    let password = pb::ExistingAccount { password: PASSWORD.into() };
+    let account = Some(pb::accept_invitation_request::Account::ExistingAccount(password));
+    let join = pb::AcceptInvitationRequest { token, account };
+    let joined = world.anonymous().await.invitations().accept_invitation(join).await;
+    joined.unwrap().into_inner().user_id
 }
 
 /// Leaves traces wherever a member can.
@@ -363,6 +364,123 @@ async fn a_purge_leaves_no_byte_of_the_person_and_the_audit_log_whole() {
     verify(&acme, "acme").await;
     verify(&beta, "beta").await;
     verify(&world.operator, "system").await;
+    world.stop().await;
+}
+
+/// Two people, the second of whom is in `beta` too, and traces of the first wherever a tenant keeps some.
+async fn furnish(world: &mut World, acme: &Api, beta: &Api) -> (String, String) {
+    let user = kanarie(world, acme, "acme", false).await;
+    let workspace = pb::CreateWorkspaceRequest {
+        tenant: "acme".into(),
+        key: "nest".into(),
+        display_name: "The nest".into(),
+        ..Default::default()
+    };
+    acme.workspaces().create_workspace(workspace).await.unwrap();
+    let rename = pb::UpdateTenantRequest {
+        tenant: "acme".into(),
+        display_name: "Acme & Sons".into(),
+        ..Default::default()
+    };
+    acme.tenants().update_tenant(rename).await.unwrap();
+    let open = invite("acme", "kanarie.too@birds.example", &[("member", "")]);
+    acme.invitations().create_invitation(open).await.unwrap();
+    let both = world.member(acme, "acme", "both@beta.example", &[("member", "")]).await;
+    beta.invitations()
+        .create_invitation(invite("beta", "both@beta.example", &[("member", "")]))
+        .await
+        .unwrap();
+    assert_eq!(join(world, "both@beta.example").await, both);
+    rolecall::security::flush(&world.server.app).await.unwrap();
+    (user, both)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purged_tenant_leaves_its_key_and_its_audit_log_and_nobody_who_was_only_there() {
+    let mut world = World::start().await;
+    let (acme, _) = world.tenant("acme").await;
+    let (beta, _) = world.tenant("beta").await;
+    let (user, both) = furnish(&mut world, &acme, &beta).await;
+
+    let operator = world.operator.clone();
+    let purge = |validate_only: bool| pb::PurgeTenantRequest {
+        tenant: "acme".into(),
+        validate_only,
+        ..Default::default()
+    };
+    let early = operator.tenants().purge_tenant(purge(false)).await.unwrap_err();
+    assert_eq!(reason(&early), "NOT_PURGEABLE");
+    let delete = pb::DeleteTenantRequest { tenant: "acme".into(), ..Default::default() };
+    operator.tenants().delete_tenant(delete).await.unwrap();
+    let early = operator.tenants().purge_tenant(purge(false)).await.unwrap_err();
+    assert_eq!(reason(&early), "NOT_PURGEABLE");
+    world.advance(31 * DAY);
+    // Nobody switched it on.
+    let app = &world.server.app;
+    assert_eq!(erasure::purge_due(app).await.unwrap(), 0);
+    let preview = operator.tenants().purge_tenant(purge(true)).await.unwrap().into_inner();
+    assert_eq!(preview.member_count, 3);
+    assert!(traces(&dump(&world)).len() > 20, "the canary stands everywhere");
+    let purged = operator.tenants().purge_tenant(purge(false)).await.unwrap().into_inner();
+    assert_eq!(
+        (purged.member_count, purged.tenant.unwrap().status()),
+        (3, pb::TenantStatus::Purged)
+    );
+
+    // From here on it is final, whatever is done first.
+    let restore = pb::RestoreTenantRequest { tenant: "acme".into(), ..Default::default() };
+    let refused = operator.tenants().restore_tenant(restore).await.unwrap_err();
+    assert_eq!(reason(&refused), "TENANT_PURGED");
+    let late = invite("acme", "late@acme.example", &[("member", "")]);
+    let refused = operator.invitations().create_invitation(late).await.unwrap_err();
+    assert_eq!(reason(&refused), "TENANT_PURGED");
+    assert_eq!(verdict(&world, "acme", &user).await, (false, pb::Reason::TenantDeleted));
+    while erasure::purge_due(app).await.unwrap() > 0 {}
+    assert_eq!(traces(&dump(&world)), Vec::<&str>::new());
+    let again = operator.tenants().purge_tenant(purge(false)).await.unwrap().into_inner();
+    assert_eq!((again.member_count, again.tenant.unwrap().display_name), (0, "acme".into()));
+
+    // Whoever is elsewhere, too, is still there; the log is whole; the key is taken.
+    assert_eq!(verdict(&world, "beta", &both).await, (false, pb::Reason::NoRole));
+    assert!(world.session("beta", "both@beta.example").await.starts_with("rcs_"));
+    verify(&operator, "acme").await;
+    verify(&operator, "beta").await;
+    let create = pb::CreateTenantRequest {
+        key: "acme".into(),
+        display_name: "Acme".into(),
+        administrator: Some(pb::TenantAdministrator {
+            email: "new@acme.example".into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let taken = operator.tenants().create_tenant(create).await.unwrap_err();
+    assert_eq!(taken.code(), Code::AlreadyExists);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_tenant_is_purged_by_itself_where_it_wanted_that() {
+    let mut world = World::start().await;
+    let (acme, user) = world.tenant("acme").await;
+    let want = pb::UpdateTenantRequest {
+        tenant: "acme".into(),
+        purge_automatically: true,
+        ..Default::default()
+    };
+    acme.tenants().update_tenant(want).await.unwrap();
+    let delete = pb::DeleteTenantRequest { tenant: "acme".into(), ..Default::default() };
+    world.operator.tenants().delete_tenant(delete).await.unwrap();
+    let app = &world.server.app;
+    assert_eq!(erasure::purge_due(app).await.unwrap(), 0);
+    world.advance(31 * DAY);
+    while erasure::purge_due(app).await.unwrap() > 0 {}
+    let get = pb::GetTenantRequest { tenant: "acme".into() };
+    let tenant = world.operator.tenants().get_tenant(get).await.unwrap().into_inner().tenant;
+    assert_eq!(tenant.unwrap().status(), pb::TenantStatus::Purged);
+    let gone = pb::GetUserRequest { user_id: user };
+    let gone = world.operator.users().get_user(gone).await.unwrap_err();
+    assert_eq!(gone.code(), Code::NotFound);
     world.stop().await;
 }
 

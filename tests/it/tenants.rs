@@ -3,7 +3,7 @@
 use rolecall::{proto as pb, tenants};
 use tonic::{Code, Status};
 
-use crate::world::{Api, World, check, field, invite, reason};
+use crate::world::{Api, World, accept, check, field, invite, reason};
 
 fn new_tenant(key: &str, administrator: Option<&str>) -> pb::CreateTenantRequest {
     pb::CreateTenantRequest {
@@ -106,6 +106,90 @@ async fn a_suspended_tenant_is_closed_until_it_is_opened_again() {
     assert_eq!(reason(&reserved), "TENANT_RESERVED");
     let denied = admin.tenants().suspend_tenant(suspension("acme")).await.unwrap_err();
     assert_eq!(denied.code(), Code::PermissionDenied);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_tenant_is_closed_and_comes_back_as_it_was() {
+    let mut world = World::start().await;
+    let (admin, user) = world.tenant("acme").await;
+    let mut operator = world.operator.tenants();
+    let delete = |etag: &str| pb::DeleteTenantRequest {
+        tenant: "acme".into(),
+        etag: etag.into(),
+        ..Default::default()
+    };
+    let restore = || pb::RestoreTenantRequest { tenant: "acme".into(), ..Default::default() };
+    let denied = admin.tenants().delete_tenant(delete("")).await.unwrap_err();
+    assert_eq!(denied.code(), Code::PermissionDenied);
+    let stale = operator.delete_tenant(delete("1")).await.unwrap_err();
+    assert_eq!(reason(&stale), "ETAG_MISMATCH");
+    let trial = pb::DeleteTenantRequest { validate_only: true, ..delete("") };
+    operator.delete_tenant(trial).await.unwrap();
+    assert!(verdict(&world, "acme", &user).await.0);
+
+    let etag = get(&admin, "acme").await.unwrap().etag;
+    let deleted = operator.delete_tenant(delete(&etag)).await.unwrap().into_inner();
+    let tenant = deleted.tenant.unwrap();
+    assert_eq!(tenant.status(), pb::TenantStatus::Deleted);
+    let kept = tenant.purge_time.unwrap().seconds - tenant.update_time.unwrap().seconds;
+    assert_eq!(kept, 30 * 86_400);
+    assert_eq!(verdict(&world, "acme", &user).await, (false, "REASON_TENANT_DELETED".into()));
+    assert_eq!(reason(&get(&admin, "acme").await.unwrap_err()), "TENANT_DELETED");
+    let again = operator.delete_tenant(delete(&etag)).await.unwrap().into_inner();
+    assert_eq!(again.revision, deleted.revision);
+    let refused = operator.suspend_tenant(suspension("acme")).await.unwrap_err();
+    assert_eq!(reason(&refused), "TENANT_DELETED");
+    let refused = operator.reactivate_tenant(reactivation("acme")).await.unwrap_err();
+    assert_eq!(reason(&refused), "TENANT_DELETED");
+    let taken = operator.create_tenant(new_tenant("acme", Some("eve@acme.example"))).await;
+    assert_eq!(taken.unwrap_err().code(), Code::AlreadyExists);
+
+    // Listed by those who ask for it.
+    for (status, seen) in [(pb::TenantStatus::Unspecified, 0), (pb::TenantStatus::Deleted, 1)] {
+        let list = pb::ListTenantsRequest { status: status.into(), ..Default::default() };
+        let listed = operator.list_tenants(list).await.unwrap().into_inner().tenants;
+        assert_eq!(listed.iter().filter(|tenant| tenant.key == "acme").count(), seen);
+    }
+
+    let restored = operator.restore_tenant(restore()).await.unwrap().into_inner();
+    let tenant = restored.tenant.unwrap();
+    assert_eq!((tenant.status(), tenant.purge_time), (pb::TenantStatus::Active, None));
+    assert_eq!(tenant.administrator_count, 1);
+    assert!(verdict(&world, "acme", &user).await.0);
+    get(&admin, "acme").await.unwrap();
+    let again = operator.restore_tenant(restore()).await.unwrap().into_inner();
+    assert_eq!(again.revision, restored.revision);
+
+    // What was closed before stays closed.
+    operator.suspend_tenant(suspension("acme")).await.unwrap();
+    operator.delete_tenant(delete("")).await.unwrap();
+    let restored = operator.restore_tenant(restore()).await.unwrap().into_inner();
+    assert_eq!(restored.tenant.unwrap().status(), pb::TenantStatus::Suspended);
+
+    let reserved = pb::DeleteTenantRequest { tenant: "system".into(), ..Default::default() };
+    let reserved = operator.delete_tenant(reserved).await.unwrap_err();
+    assert_eq!(reason(&reserved), "TENANT_RESERVED");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_joins_a_deleted_tenant_and_the_invitation_outlives_it() {
+    let mut world = World::start().await;
+    let mut operator = world.operator.tenants();
+    operator.create_tenant(new_tenant("acme", Some("ada@acme.example"))).await.unwrap();
+    let token = world.token_to("ada@acme.example").await;
+    let named = || "acme".to_owned();
+    let delete = pb::DeleteTenantRequest { tenant: named(), ..Default::default() };
+    operator.delete_tenant(delete).await.unwrap();
+    let mut anonymous = world.anonymous().await.invitations();
+    let refused = anonymous.accept_invitation(accept(&token)).await.unwrap_err();
+    assert_eq!(reason(&refused), "TENANT_SUSPENDED");
+    let restore = pb::RestoreTenantRequest { tenant: named(), ..Default::default() };
+    let restored = operator.restore_tenant(restore).await.unwrap().into_inner();
+    assert_eq!(restored.tenant.unwrap().status(), pb::TenantStatus::Pending);
+    anonymous.accept_invitation(accept(&token)).await.unwrap();
+    assert_eq!(get(&world.operator, "acme").await.unwrap().status(), pb::TenantStatus::Active);
     world.stop().await;
 }
 

@@ -160,7 +160,8 @@ impl Replica {
         }
     }
 
-    /// Waits until it says that it serves.
+    /// Waits until it says that it serves. One whose start a fault has ended begins again, as whatever
+    /// looks after processes would see to.
     pub async fn ready(&self) {
         let patience = Instant::now() + Duration::from_secs(60);
         loop {
@@ -173,6 +174,7 @@ impl Replica {
             }
             let late = Instant::now() > patience;
             assert!(!late, "{} does not serve:\n{}", self.name, self.told().await);
+            self.launch("").await;
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }

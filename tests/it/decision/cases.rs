@@ -37,6 +37,7 @@ pub enum TenantStatus {
     Active,
     Pending,
     Suspended,
+    Deleted,
 }
 
 #[derive(Debug, Clone, Deserialize)]

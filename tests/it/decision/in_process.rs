@@ -35,6 +35,7 @@ impl Builder {
             TenantStatus::Active => d::TenantStatus::Active,
             TenantStatus::Pending => d::TenantStatus::Pending,
             TenantStatus::Suspended => d::TenantStatus::Suspended,
+            TenantStatus::Deleted => d::TenantStatus::Deleted,
         };
         let key = key.parse().unwrap();
         self.put(id, Record::Tenant(d::Tenant { id, key, status, default_role: None }));
@@ -162,6 +163,7 @@ pub fn reason_name(reason: d::Reason) -> &'static str {
         d::Reason::TenantUnknown => "TENANT_UNKNOWN",
         d::Reason::TenantPending => "TENANT_PENDING",
         d::Reason::TenantSuspended => "TENANT_SUSPENDED",
+        d::Reason::TenantDeleted => "TENANT_DELETED",
         d::Reason::WorkspaceUnknown => "WORKSPACE_UNKNOWN",
         d::Reason::SubjectUnknown => "SUBJECT_UNKNOWN",
         d::Reason::NotAMember => "NOT_A_MEMBER",

@@ -246,10 +246,17 @@ async fn run(case: &Case) -> Vec<String> {
         accounts.push((outsider.id.clone(), outsider.account));
     }
     maker.set_accounts(accounts).await;
-    if case.tenant.status == TenantStatus::Suspended {
-        let tenant = "acme".to_owned();
-        let suspend = pb::SuspendTenantRequest { tenant, ..Default::default() };
-        operator.tenants().suspend_tenant(suspend).await.unwrap();
+    let tenant = "acme".to_owned();
+    match case.tenant.status {
+        TenantStatus::Active | TenantStatus::Pending => {}
+        TenantStatus::Suspended => {
+            let suspend = pb::SuspendTenantRequest { tenant, ..Default::default() };
+            operator.tenants().suspend_tenant(suspend).await.unwrap();
+        }
+        TenantStatus::Deleted => {
+            let delete = pb::DeleteTenantRequest { tenant, ..Default::default() };
+            operator.tenants().delete_tenant(delete).await.unwrap();
+        }
     }
     let wrong = ask(case, &maker).await;
     world.server.stop().await;
