@@ -7,6 +7,7 @@ create table tenants (
     display_name text not null,
     status text not null constraint tenants_status_check
         check (status in ('pending', 'active', 'suspended', 'deleted', 'purged')),
+    opened_at timestamptz,   -- when it first had an administrator
     status_before text,      -- of a deleted one, for when it is restored
     purge_at timestamptz,    -- from when a deleted one may be erased
     erased_at timestamptz,   -- when the last of a purged one was gone

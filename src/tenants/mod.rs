@@ -54,6 +54,8 @@ pub struct Tenant {
     pub permission_words: Words,
     pub external_id: String,
     pub metadata: BTreeMap<String, String>,
+    /// When it first had an administrator.
+    pub opened_at: Option<Time>,
     /// What a deleted one will be when it is restored, and from when it may be erased.
     pub status_before: Option<TenantStatus>,
     pub purge_at: Option<Time>,
@@ -106,6 +108,7 @@ pub async fn create(change: &mut Change, new: NewTenant) -> Result<Tenant> {
         permission_words: Words::Checked,
         external_id: new.external_id,
         metadata: new.metadata,
+        opened_at: (new.status == TenantStatus::Active).then(|| change.now()),
         status_before: None,
         purge_at: None,
         version: 1,
@@ -169,7 +172,8 @@ pub async fn repair(change: &mut Change, user: UserId) -> Result<Tenant> {
             "tenant `system` is the installation; invite an operator",
         );
     }
-    require_kept(&sql::find_in(change).await?)?;
+    let tenant = sql::find_in(change).await?;
+    require_kept(&tenant)?;
     if change.tenant().status == TenantStatus::Pending {
         let message = "the tenant waits for its first administrator; resend that invitation";
         return refuse("TENANT_NOT_ACTIVE", message);
@@ -194,7 +198,10 @@ pub async fn repair(change: &mut Change, user: UserId) -> Result<Tenant> {
         &None,
         &Some(user),
     ))?;
-    sql::find_in(change).await
+    let opened_at = tenant.opened_at.or_else(|| Some(change.now()));
+    let tenant = Tenant { opened_at, ..tenant };
+    sql::update(change, &tenant).await?;
+    Ok(tenant)
 }
 
 fn role(change: &Change, key: &str) -> Result<RoleId> {
@@ -287,7 +294,8 @@ fn require_gift(change: &Change, role: RoleId) -> Result<()> {
 pub async fn activate(change: &mut Change) -> Result<()> {
     let before = sql::find_in(change).await?;
     if before.status == TenantStatus::Pending {
-        let after = Tenant { status: TenantStatus::Active, ..before.clone() };
+        let opened_at = Some(change.now());
+        let after = Tenant { status: TenantStatus::Active, opened_at, ..before.clone() };
         rewrite(change, "tenant.activated", before, after).await?;
     }
     Ok(())
@@ -308,8 +316,7 @@ pub async fn suspend(change: &mut Change) -> Result<Tenant> {
     rewrite(change, "tenant.suspended", before, after).await
 }
 
-/// Opens a suspended tenant as it was: one that nobody had joined yet goes on waiting for its first
-/// administrator.
+/// Opens a suspended tenant as it was: one that never had an administrator goes on waiting for its first.
 ///
 /// # Errors
 /// `FAILED_PRECONDITION` when nobody could administer it, and for a deleted one.
@@ -319,9 +326,9 @@ pub async fn reactivate(change: &mut Change) -> Result<Tenant> {
     if before.status != TenantStatus::Suspended {
         return Ok(before);
     }
-    let status = match sql::was_joined(change).await? {
-        true => TenantStatus::Active,
-        false => TenantStatus::Pending,
+    let status = match before.opened_at {
+        Some(_) => TenantStatus::Active,
+        None => TenantStatus::Pending,
     };
     let after = Tenant { status, ..before.clone() };
     rewrite(change, "tenant.reactivated", before, after).await

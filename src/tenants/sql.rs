@@ -32,6 +32,7 @@ struct Row {
     permission_words: Words,
     external_id: String,
     metadata: Json<BTreeMap<String, String>>,
+    opened_at: Option<Time>,
     status_before: Option<TenantStatus>,
     purge_at: Option<Time>,
     version: i64,
@@ -60,6 +61,7 @@ impl TryFrom<Row> for Tenant {
             permission_words: row.permission_words,
             external_id: row.external_id,
             metadata: row.metadata.0,
+            opened_at: row.opened_at,
             status_before: row.status_before,
             purge_at: row.purge_at,
             version: row.version,
@@ -107,7 +109,7 @@ pub async fn update(change: &mut Change, after: &Tenant) -> Result<()> {
                             metadata = $10, version = $11, updated_at = $12,
                             retention_seconds = $13, purge_automatically = $14,
                             session_lifetime_seconds = $15, session_idle_seconds = $16,
-                            status_before = $17, purge_at = $18
+                            status_before = $17, purge_at = $18, opened_at = $19
          where id = $1",
         after.id as TenantId,
         after.display_name,
@@ -126,7 +128,8 @@ pub async fn update(change: &mut Change, after: &Tenant) -> Result<()> {
         after.session_lifetime_seconds,
         after.session_idle_seconds,
         after.status_before as Option<TenantStatus>,
-        after.purge_at
+        after.purge_at,
+        after.opened_at
     )
     .execute(change.conn())
     .await?;
@@ -152,6 +155,7 @@ async fn find(db: impl PgExecutor<'_>, tenant: TenantId) -> Result<Tenant> {
                   t.session_idle_seconds, t.language,
                   t.allowed_email_domains, t.permission_words "permission_words: Words",
                   t.external_id, t.metadata "metadata: Json<BTreeMap<String, String>>",
+                  t.opened_at,
                   t.status_before "status_before: TenantStatus", t.purge_at, t.version,
                   t.created_at, t.updated_at
            from tenants t
@@ -183,6 +187,7 @@ pub async fn list(
                   t.session_idle_seconds, t.language,
                   t.allowed_email_domains, t.permission_words "permission_words: Words",
                   t.external_id, t.metadata "metadata: Json<BTreeMap<String, String>>",
+                  t.opened_at,
                   t.status_before "status_before: TenantStatus", t.purge_at, t.version,
                   t.created_at, t.updated_at
            from tenants t
@@ -236,18 +241,6 @@ pub async fn erase(change: &mut Change) -> Result<()> {
     .execute(change.conn())
     .await?;
     Ok(())
-}
-
-/// Whether anybody ever joined the tenant; memberships stay when they end.
-pub async fn was_joined(change: &mut Change) -> Result<bool> {
-    let tenant = change.tenant().id;
-    let joined = sqlx::query_scalar!(
-        r#"select exists (select from memberships where tenant_id = $1) "joined!""#,
-        tenant as TenantId
-    )
-    .fetch_one(change.conn())
-    .await?;
-    Ok(joined)
 }
 
 /// Members who hold one of these roles on the whole tenant without an end, themselves or through a

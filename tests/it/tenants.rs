@@ -194,11 +194,12 @@ async fn nobody_joins_a_deleted_tenant_and_the_invitation_outlives_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tenant_that_nobody_joined_is_reactivated_as_pending() {
+async fn a_tenant_without_its_first_administrator_is_reactivated_as_pending() {
     let mut world = World::start().await;
     let mut operator = world.operator.tenants();
     operator.create_tenant(new_tenant("acme", Some("ada@acme.example"))).await.unwrap();
-    world.mail_to("ada@acme.example").await;
+    let by = world.operator.clone();
+    world.member(&by, "acme", "bob@acme.example", &[]).await;
     operator.suspend_tenant(suspension("acme")).await.unwrap();
     let opened = operator.reactivate_tenant(reactivation("acme")).await.unwrap().into_inner();
     assert_eq!(opened.tenant.unwrap().status(), pb::TenantStatus::Pending);

@@ -132,7 +132,10 @@ impl Model {
             let joined = !disabled && self.tenants[at].present(who).is_ok();
             return if joined { Ok(()) } else { Err("INVITATION_ACCEPTED") };
         }
-        if self.tenants[at].status == pb::TenantStatus::Suspended {
+        if matches!(
+            self.tenants[at].status,
+            pb::TenantStatus::Suspended | pb::TenantStatus::Deleted
+        ) {
             return Err("TENANT_SUSPENDED");
         }
         // A role whose workspace is gone is left out.
@@ -155,6 +158,7 @@ impl Model {
             .is_some_and(|(role, place)| place.is_none() && tenant.gives(role, "iam.administer"));
         if waits && administers && invitation.kind == Kind::Internal {
             tenant.status = pb::TenantStatus::Active;
+            tenant.opened = true;
         }
         Ok(())
     }
@@ -338,15 +342,28 @@ impl Model {
                 }
             }
             Verb::SetSeats { at, limit } => self.tenants[at].seats = limit,
-            Verb::SuspendTenant { at } => self.tenants[at].status = pb::TenantStatus::Suspended,
+            Verb::SuspendTenant { at } => {
+                self.tenants[at].require_kept()?;
+                self.tenants[at].status = pb::TenantStatus::Suspended;
+            }
             Verb::ReactivateTenant { at } => {
                 let tenant = &mut self.tenants[at];
+                tenant.require_kept()?;
                 if tenant.status == pb::TenantStatus::Suspended {
-                    tenant.status = match tenant.members.is_empty() {
-                        true => pb::TenantStatus::Pending,
-                        false => pb::TenantStatus::Active,
+                    tenant.status = match tenant.opened {
+                        true => pb::TenantStatus::Active,
+                        false => pb::TenantStatus::Pending,
                     };
                 }
+            }
+            Verb::DeleteTenant { at } => {
+                let tenant = &mut self.tenants[at];
+                tenant.before.get_or_insert(tenant.status);
+                tenant.status = pb::TenantStatus::Deleted;
+            }
+            Verb::RestoreTenant { at } => {
+                let tenant = &mut self.tenants[at];
+                tenant.status = tenant.before.take().unwrap_or(tenant.status);
             }
             Verb::Appoint { at, who } => self.appoint(at, who)?,
             _ => unreachable!("{verb:?} is about no tenant"),
@@ -355,6 +372,7 @@ impl Model {
     }
 
     fn appoint(&mut self, at: Place, who: Who) -> Outcome {
+        self.tenants[at].require_kept()?;
         if self.tenants[at].status == pb::TenantStatus::Pending {
             return Err("TENANT_NOT_ACTIVE");
         }
@@ -371,6 +389,16 @@ impl Model {
         let member = tenant.present_mut(who)?;
         (member.status, member.kind, member.purge_at) = (Status::Active, Kind::Internal, None);
         member.held.insert((Role::Administrator, None), None);
+        tenant.opened = true;
         Ok(())
+    }
+}
+
+impl super::model::Tenant {
+    fn require_kept(&self) -> Outcome {
+        match self.status {
+            pb::TenantStatus::Deleted => Err("TENANT_DELETED"),
+            _ => Ok(()),
+        }
     }
 }

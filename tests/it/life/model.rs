@@ -36,6 +36,10 @@ pub struct Account {
 #[derive(Debug, Clone)]
 pub struct Tenant {
     pub(super) status: pb::TenantStatus,
+    /// What it was before it was deleted.
+    pub(super) before: Option<pb::TenantStatus>,
+    /// Whether it has ever had an administrator.
+    pub(super) opened: bool,
     pub(super) seats: Option<i64>,
     pub(super) members: BTreeMap<Who, Member>,
     pub invitations: Vec<Invitation>,
@@ -117,6 +121,8 @@ impl Tenant {
         };
         Self {
             status: pb::TenantStatus::Pending,
+            before: None,
+            opened: false,
             seats: None,
             members: BTreeMap::new(),
             invitations: vec![invitation],

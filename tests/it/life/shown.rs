@@ -163,6 +163,7 @@ impl Model {
         match tenant.status {
             pb::TenantStatus::Pending => return pb::Reason::TenantPending,
             pb::TenantStatus::Suspended => return pb::Reason::TenantSuspended,
+            pb::TenantStatus::Deleted => return pb::Reason::TenantDeleted,
             _ => {}
         }
         let Ok(member) = tenant.present(who) else { return pb::Reason::NotAMember };
@@ -211,6 +212,7 @@ impl Model {
     pub(super) fn session_flaw(&self, session: &Session) -> Option<&'static str> {
         self.credential_flaw(session).or(match self.tenants[session.at].status {
             pb::TenantStatus::Suspended => Some("TENANT_SUSPENDED"),
+            pb::TenantStatus::Deleted => Some("TENANT_DELETED"),
             pb::TenantStatus::Pending => Some("SESSION_ENDED"),
             _ => session.outdated.then_some("SESSION_ENDED"),
         })

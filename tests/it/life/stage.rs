@@ -440,6 +440,16 @@ impl<'w> Stage<'w> {
                     pb::ReactivateTenantRequest { tenant: self.tenant(at), ..Default::default() };
                 by.tenants().reactivate_tenant(open).await.map(drop)
             }
+            Verb::DeleteTenant { at } => {
+                let delete =
+                    pb::DeleteTenantRequest { tenant: self.tenant(at), ..Default::default() };
+                by.tenants().delete_tenant(delete).await.map(drop)
+            }
+            Verb::RestoreTenant { at } => {
+                let restore =
+                    pb::RestoreTenantRequest { tenant: self.tenant(at), ..Default::default() };
+                by.tenants().restore_tenant(restore).await.map(drop)
+            }
             Verb::Appoint { at, who } => {
                 let (tenant, user_id) = (self.tenant(at), self.user(who));
                 let appoint =

@@ -160,6 +160,12 @@ pub enum Verb {
     ReactivateTenant {
         at: Place,
     },
+    DeleteTenant {
+        at: Place,
+    },
+    RestoreTenant {
+        at: Place,
+    },
     Appoint {
         at: Place,
         who: Who,
@@ -292,6 +298,8 @@ fn verb() -> impl Strategy<Value = Verb> {
             .prop_map(|(at, limit)| Verb::SetSeats { at, limit }),
         1 => place().prop_map(|at| Verb::SuspendTenant { at }),
         2 => place().prop_map(|at| Verb::ReactivateTenant { at }),
+        1 => place().prop_map(|at| Verb::DeleteTenant { at }),
+        3 => place().prop_map(|at| Verb::RestoreTenant { at }),
         1 => one().prop_map(|(at, who)| Verb::Appoint { at, who }),
         1 => (0..PEOPLE).prop_map(|who| Verb::Disable { who }),
         2 => (0..PEOPLE).prop_map(|who| Verb::Enable { who }),
