@@ -226,6 +226,15 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
+/// Whether the database is not there for now, rather than asked for what cannot be.
+pub fn is_away(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    let says = code.is_some_and(|code| {
+        matches!(&*code, "57P01" | "57P02" | "57P03" | "25P03" | "25006" | "53300" | "53100")
+    });
+    says || matches!(error, sqlx::Error::PoolTimedOut | sqlx::Error::Io(_))
+}
+
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         const RETRY: Duration = Duration::from_millis(500);
@@ -237,11 +246,10 @@ impl From<sqlx::Error> for Error {
             reason: "CONFLICT",
             message: "another change was in the way; repeat the call with the same request_id",
         };
-        match (&error, code.as_deref()) {
-            (_, Some("40P01" | "40001" | "55P03" | "57014")) => conflict,
+        match code.as_deref() {
+            Some("40P01" | "40001" | "55P03" | "57014") => conflict,
             _ if same_request => conflict,
-            (_, Some("57P01" | "57P02" | "57P03" | "25P03" | "25006" | "53300" | "53100"))
-            | (sqlx::Error::PoolTimedOut | sqlx::Error::Io(_), _) => {
+            _ if is_away(&error) => {
                 tracing::warn!(%error, "the database did not answer");
                 Self::Unavailable { message: "the database did not answer", retry_after: RETRY }
             }

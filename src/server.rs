@@ -11,7 +11,7 @@ mod proxies;
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use secrecy::SecretString;
-use sqlx::Connection;
+use sqlx::{Connection, PgConnection};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
@@ -22,6 +22,7 @@ use crate::{
     change::Turns,
     clock::Clock,
     db,
+    error::is_away,
     faults::Faults,
     invitations,
     mail::{Mail, Templates},
@@ -124,7 +125,7 @@ impl Server {
     /// When something that the server cannot do without is missing.
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
         let metrics = telemetry::metrics()?;
-        let mut conn = db::connect(&settings.database).await?;
+        let mut conn = reach(&settings.database).await?;
         if !db::schema_is_current(&mut conn).await? {
             return Err(StartError::Schema);
         }
@@ -213,6 +214,21 @@ impl Server {
         }
         pool.close().await;
         tracing::info!("stopped");
+    }
+}
+
+/// Connects. A database that is away is waited for: whoever looks after this process could only begin it
+/// again, and later each time.
+async fn reach(database: &SecretString) -> sqlx::Result<PgConnection> {
+    const AGAIN: Duration = Duration::from_secs(1);
+    loop {
+        match db::connect(database).await {
+            Err(error) if is_away(&error) => {
+                tracing::warn!(%error, "the database is away; waiting for it");
+                tokio::time::sleep(AGAIN).await;
+            }
+            reached => return reached,
+        }
     }
 }
 

@@ -14,11 +14,13 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use rolecall::proto as pb;
+use rolecall::{proto as pb, secret::Keys, server::Server};
+use secrecy::ExposeSecret;
 use serde::Deserialize;
+use sqlx::postgres::PgConnectOptions;
 use tonic::Code;
 
-use crate::world::{Api, accept, check, invite, token_of};
+use crate::world::{self, Api, accept, check, invite, token_of};
 
 /// `rolecall dev --json`, as a person would run it.
 struct Program {
@@ -300,4 +302,32 @@ async fn checks_of_a_loaded_tenant_need_no_database() {
     println!("checks a second: {before:.0} with the database, {stopped:.0} with it stopped");
     program.stop();
     fs::remove_dir_all(folder).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_starts_before_its_database_waits_for_it() {
+    let database = world::database().await;
+    let url = database.expose_secret();
+    let port = url.parse::<PgConnectOptions>().unwrap().get_port();
+    // Nobody listens there yet.
+    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    drop(socket);
+    let there = url.replace(&format!(":{port}/"), &format!(":{}/", address.port()));
+    assert_ne!(there, url);
+    let keys = Keys::parse(&Keys::generate().unwrap()).unwrap();
+    let settings = world::settings(&there.into(), keys, "file:///tmp");
+    let mut starting = tokio::spawn(Server::start(settings));
+    let early = tokio::time::timeout(Duration::from_millis(1_500), &mut starting).await;
+    assert!(early.is_err(), "it waits");
+    let socket = tokio::net::TcpListener::bind(address).await.unwrap();
+    let forward = tokio::spawn(async move {
+        loop {
+            let (mut near, _) = socket.accept().await.unwrap();
+            let mut far = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut near, &mut far).await });
+        }
+    });
+    starting.await.unwrap().unwrap().stop().await;
+    forward.abort();
 }
