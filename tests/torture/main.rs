@@ -10,6 +10,7 @@ mod cluster;
 mod dice;
 mod faults;
 mod history;
+mod losses;
 mod paces;
 mod proxy;
 mod reference;

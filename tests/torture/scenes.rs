@@ -21,7 +21,7 @@ use crate::{
     world::{Api, check, reason, role_on},
 };
 
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Somebody who asks and changes, at any replica.
 #[derive(Clone)]
@@ -29,7 +29,7 @@ pub struct Caller {
     pub apis: Vec<Api>,
     /// By tenant: its key, and service accounts in it.
     pub tenants: Vec<(String, Vec<String>)>,
-    next: Arc<AtomicU64>,
+    pub next: Arc<AtomicU64>,
 }
 
 impl Caller {
@@ -74,7 +74,7 @@ impl Caller {
         (begun.elapsed(), outcome)
     }
 
-    async fn check(
+    pub async fn check(
         &self,
         replica: usize,
         tenant: usize,
