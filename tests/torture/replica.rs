@@ -139,6 +139,14 @@ impl Replica {
         }
     }
 
+    /// Whether its process is there and does not run.
+    pub async fn is_stopped(&self) -> bool {
+        let child = self.child.lock().await;
+        let state = child.as_ref().map(|child| format!("/proc/{}/status", child.id()));
+        let state = state.and_then(|path| std::fs::read_to_string(path).ok());
+        state.is_some_and(|state| state.contains("State:\tT"))
+    }
+
     pub async fn kill(&self) {
         if let Some(mut child) = self.child.lock().await.take() {
             child.kill().unwrap();

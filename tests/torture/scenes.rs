@@ -311,6 +311,7 @@ async fn a_writer_frozen_at_any_await_holds_its_tenant_for_seconds_and_nobody_el
         };
         tokio::time::sleep(Duration::from_millis(500)).await;
         let ((own, done), (other, others)) = tokio::join!(caller.timed(1, 0), caller.timed(2, 1));
+        assert!(frozen.is_stopped().await, "{point} was not reached; that wants a debug build");
         println!("frozen at {point}: its tenant waited {own:?}, another one {other:?}");
         done.unwrap();
         others.unwrap();
