@@ -33,20 +33,18 @@ create table memberships (
     version bigint not null default 1,
     created_at timestamptz not null,
     updated_at timestamptz not null,
-    constraint memberships_pkey primary key (tenant_id, user_id)
+    constraint memberships_pkey primary key (tenant_id, user_id) include (kind, status)
 );
 create index memberships_user on memberships (user_id);
-create index memberships_name on memberships (tenant_id, lower(last_name), lower(first_name), user_id)
-    where status <> 'removed'; -- the list of people, as it is usually sorted
 create unique index memberships_external_id on memberships (tenant_id, external_id) where external_id <> '';
 
 -- When people were last seen. Bookkeeping: nothing that a decision or the audit reads.
 create table activity (
     tenant_id uuid not null,
     user_id uuid not null,
-    last_sign_in_at timestamptz,
+    last_sign_in_at timestamptz not null default '-infinity', -- they never did
     last_active_at timestamptz,
-    constraint activity_pkey primary key (tenant_id, user_id),
+    constraint activity_pkey primary key (tenant_id, user_id) include (last_sign_in_at),
     constraint activity_membership_fkey foreign key (tenant_id, user_id) references memberships
 );
 

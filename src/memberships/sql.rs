@@ -73,7 +73,7 @@ macro_rules! select {
                       m.status "status: MemberStatus", m.epoch, m.first_name, m.last_name,
                       m.department, m.job_title, m.phone, m.location, m.external_id,
                       m.metadata "metadata: Json<BTreeMap<String, String>>",
-                      a.last_sign_in_at "last_sign_in_at?", a.last_active_at "last_active_at?",
+                      nullif(a.last_sign_in_at, '-infinity') "last_sign_in_at?", a.last_active_at "last_active_at?",
                       m.purge_at, m.version, m.created_at, m.updated_at
                from memberships m join users u on u.id = m.user_id
                left join activity a on a.tenant_id = m.tenant_id and a.user_id = m.user_id

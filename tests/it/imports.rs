@@ -2,6 +2,7 @@
 
 mod export;
 mod moved;
+mod shapes;
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -187,8 +187,10 @@ async fn a_pending_row_shows_what_joining_will_give_and_expires_by_itself() {
 async fn pages_show_everybody_once_in_every_order_and_tokens_are_bound_to_the_filter() {
     let mut world = World::start().await;
     let admin = company(&mut world).await;
-    // A page of one makes the members who match many, which are met in their order, not sorted.
-    let ways = [("", 2), ("role = member", 2), ("role = member", 1)];
+    // Few of all who match are sorted, some are picked and many are met, where a page is small.
+    let everybody = "last_sign_in_time < 2999-01-01T00:00:00Z";
+    let ways =
+        [("", 2), ("role = member", 50), ("role = member", 2), (everybody, 2), (everybody, 1)];
     for (order, (filter, page_size)) in (1..=4).flat_map(|order| ways.map(|way| (order, way))) {
         for descending in [false, true] {
             let request = pb::ListMembershipsRequest {
@@ -366,6 +368,9 @@ async fn a_page_of_a_million_members_takes_a_moment_in_every_order_and_with_ever
         "role = secretary",
         "last_sign_in_time < 2020-01-01T00:00:00Z",
         "status = ACTIVE AND department = \"Department 7\" AND role = secretary",
+        "status = ACTIVE AND role = secretary",
+        "status = SUSPENDED AND last_sign_in_time < 2020-01-01T00:00:00Z",
+        "workspace = paris",
     ] {
         for (order, query) in [(1, ""), (2, ""), (3, ""), (4, ""), (1, "abc"), (2, "p99999")] {
             let mut took = Vec::new();

@@ -2,6 +2,8 @@
 //! invited and has not joined.
 
 mod filter;
+mod invited;
+mod members;
 mod rpc;
 mod sql;
 
