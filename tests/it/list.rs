@@ -1,5 +1,7 @@
 //! The list of a tenant's people: members and who is invited, filtered, sorted and paged.
 
+mod plain;
+
 use rolecall::proto::{self as pb, accept_invitation_request::Account};
 use tonic::Code;
 

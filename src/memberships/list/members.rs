@@ -16,8 +16,8 @@ use crate::{
 
 const COLUMNS: &str = "m.user_id, u.email, m.kind, m.status, m.epoch, m.first_name, m.last_name, \
      m.department, m.job_title, m.phone, m.location, m.external_id, m.metadata, \
-     nullif(a.last_sign_in_at, '-infinity') last_sign_in_at, a.last_active_at, m.purge_at, m.version, m.created_at, m.updated_at, \
-     false invited";
+     nullif(a.last_sign_in_at, '-infinity') last_sign_in_at, a.last_active_at, m.purge_at, \
+     m.version, m.created_at, m.updated_at, false invited";
 
 /// A part of a filter that one index answers.
 #[derive(Debug, Clone, Copy)]
@@ -140,9 +140,10 @@ enum Look {
 
 impl Look {
     fn at(survey: &Survey) -> Self {
-        if survey.standing <= 2 * MOST {
+        let few = (survey.all / 16).min(2 * MOST);
+        if survey.standing <= few {
             Self::AmongThese
-        } else if survey.all - survey.standing <= 2 * MOST {
+        } else if survey.all - survey.standing <= few {
             Self::NotAmongOthers
         } else {
             Self::Each
@@ -209,8 +210,8 @@ pub(super) async fn find(
         // Planned anew each time: the best way depends on what is asked for.
         query.build_query_scalar::<i64>().persistent(false).fetch_one(conn).await
     };
-    // To tell many from some, counting is the faster where nobody is met twice.
-    if !terms.repeats() {
+    // To tell many from some, counting is the faster where one index is counted.
+    if terms.terms.len() == 1 && !terms.repeats() {
         let found = count(&mut *conn).await?;
         if found > MOST {
             return Ok((found, Way::Meeting));
@@ -233,10 +234,9 @@ pub(super) async fn find(
     Ok((found, way))
 }
 
+/// How many members match, for what is not kept.
 fn push_count(query: &mut Query, wanted: &Wanted<'_>, terms: &Terms<'_>) {
-    if let ([term], Look::NotAmongOthers) = (terms.terms.as_slice(), terms.look)
-        && !terms.repeats()
-        && !term.stands()
+    if let ([term @ Term::Seen(_)], Look::NotAmongOthers) = (terms.terms.as_slice(), terms.look)
         && wanted.filter.standing().others().next().is_none()
     {
         // All, without the few who were removed.
