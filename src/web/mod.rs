@@ -70,9 +70,9 @@ pub fn router(app: &App) -> Result<Router> {
             "/invitations/{token}/request",
             get(invitations::ask_request).post(invitations::request),
         )
-        .route("/password-resets/done", get(recovery::reset_done))
+        .route("/password-resets/done/{language}", get(recovery::reset_done))
         .route("/password-resets/{token}", get(recovery::show_reset).post(recovery::reset))
-        .route("/email-changes/done", get(recovery::email_done))
+        .route("/email-changes/done/{language}", get(recovery::email_done))
         .route("/email-changes/{token}", get(recovery::show_email).post(recovery::confirm_email))
         .layer(DefaultBodyLimit::max(MAX_FORM))
         .layer(middleware::from_fn_with_state(web.clone(), guard::pass))

@@ -2,7 +2,7 @@
 
 use axum::{
     Form,
-    extract::{FromRequestParts, Path, rejection::FormRejection},
+    extract::{FromRequestParts, Path, State, rejection::FormRejection},
     response::Response,
 };
 use http::{StatusCode, request::Parts as Head};
@@ -15,6 +15,7 @@ use super::{
     render::{Pages, failed, see, wait_for},
 };
 use crate::{
+    accounts::User,
     error::{Error, Result},
     passwords::Passwords,
     recovery::{self, Link},
@@ -64,7 +65,12 @@ impl Guest {
         }
     }
 
-    fn reset_form(&self, user: &crate::accounts::User, problem: &str) -> Response {
+    /// Shows that it is done, in the language in which it was asked for.
+    fn done(&self, user: &User, page: &str) -> Response {
+        see(&self.web.pages, &user.language, &format!("{page}/{}", user.language))
+    }
+
+    fn reset_form(&self, user: &User, problem: &str) -> Response {
         let page = self.web.pages.path(&format!("/password-resets/{}", self.token));
         let values = context! { page => Pages::link(page), email => &user.email, problem };
         self.web.pages.page(StatusCode::OK, &user.language, "password", values)
@@ -100,7 +106,7 @@ pub async fn reset(guest: Guest, typed: Result<Form<Typed>, FormRejection>) -> R
         (Err(error), _) | (_, Err(error)) => Err(error),
     };
     let (status, problem, error) = match done {
-        Ok(()) => return see(&guest.web.pages, &user.language, "/password-resets/done"),
+        Ok(()) => return guest.done(&user, "/password-resets/done"),
         Err(error) => match (error.reason(), error.field()) {
             ("INVALID_FIELD", "length") => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "password_length", error)
@@ -118,8 +124,8 @@ pub async fn reset(guest: Guest, typed: Result<Form<Typed>, FormRejection>) -> R
     response
 }
 
-pub async fn reset_done(guest: Guest) -> Response {
-    guest.web.pages.plain_notice(StatusCode::OK, guest.visitor.language, "reset_done")
+pub async fn reset_done(State(web): State<Web>, Path(language): Path<String>) -> Response {
+    web.pages.plain_notice(StatusCode::OK, &language, "reset_done")
 }
 
 pub async fn show_email(guest: Guest) -> Response {
@@ -138,16 +144,26 @@ pub async fn show_email(guest: Guest) -> Response {
 }
 
 pub async fn confirm_email(guest: Guest) -> Response {
-    let done = match (guest.open(Proof::EMAIL_CHANGE), guest.visitor.call(CONFIRM)) {
-        (Ok(link), Ok(call)) => recovery::confirm(&guest.web.app, &call, link).await,
-        (Err(error), _) | (_, Err(error)) => Err(error),
+    let found = match guest.open(Proof::EMAIL_CHANGE) {
+        Ok(link) => {
+            recovery::look_at_email(&guest.web.app, &link).await.map(|(user, _)| (link, user))
+        }
+        Err(error) => Err(error),
+    };
+    let (link, user) = match found {
+        Ok(found) => found,
+        Err(error) => return guest.refused(guest.visitor.language, &error),
+    };
+    let done = match guest.visitor.call(CONFIRM) {
+        Ok(call) => recovery::confirm(&guest.web.app, &call, link).await,
+        Err(error) => Err(error),
     };
     match done {
-        Ok(()) => see(&guest.web.pages, guest.visitor.language, "/email-changes/done"),
-        Err(error) => guest.refused(guest.visitor.language, &error),
+        Ok(()) => guest.done(&user, "/email-changes/done"),
+        Err(error) => guest.refused(&user.language, &error),
     }
 }
 
-pub async fn email_done(guest: Guest) -> Response {
-    guest.web.pages.plain_notice(StatusCode::OK, guest.visitor.language, "email_done")
+pub async fn email_done(State(web): State<Web>, Path(language): Path<String>) -> Response {
+    web.pages.plain_notice(StatusCode::OK, &language, "email_done")
 }

@@ -98,10 +98,11 @@ def body(message, kind):
     return part.get_content()
 
 
-def link(message):
-    """The link of an invitation mail and its token; the same in both parts."""
+def link(message, page="invitations"):
+    """The link of a mail to such a page and its token; the same in both parts."""
     texts = body(message, "plain"), html.unescape(body(message, "html"))
-    links = {re.search(r"https?://\S+?/invitations/rci_[\w-]+", text).group() for text in texts}
+    pattern = rf"https?://\S+?/{page}/rc[a-z]_[\w-]+"
+    links = {re.search(pattern, text).group() for text in texts}
     assert len(links) == 1, f"the parts of the mail differ in their link: {links}"
     url = links.pop()
     return url, url.rsplit("/", 1)[1]

@@ -160,6 +160,45 @@ class Pages(unittest.TestCase):
                             "tenant": "brasserie"})
         self.assertTrue(signed["token"].startswith("rcs_"))
 
+    def joined(self, address):
+        """Somebody who is a member with the usual password."""
+        _, token = link(self.invite(address)[2])
+        self.call("InvitationService/AcceptInvitation",
+                  {"token": token, "new_account": {"password": PASSWORD}})
+
+    def test_a_forgotten_password_is_chosen_anew_once(self):
+        address = "pia@company.example"
+        self.joined(address)
+        self.call("UserService/RequestPasswordReset", {"email": address})
+        url, _ = link(self.mailbox.wait_for(address, 2), "password-resets")
+        browser = self.browser
+        browser.open(url)
+        self.shows("reset", "Choose a new password", "signed out everywhere")
+        browser.type("Choose a password", "password1")
+        browser.press_enter()
+        self.shows("reset-guessed", "Choose a new password", "guessed first")
+        browser.type("Choose a password", "six loud purple trombones")
+        browser.press_enter()
+        self.shows("reset-done", "Your password is new", "signed out everywhere")
+        self.call("SessionService/SignIn", {"email": address, "tenant": "acme",
+                                            "password": "six loud purple trombones"})
+        browser.open(url)
+        self.shows("reset-over", "Ce lien ne fonctionne plus", language="fr")
+
+    def test_a_new_address_counts_when_it_is_confirmed(self):
+        self.joined("quinn@company.example")
+        quinn = self.sign_in("quinn@company.example")
+        self.call("UserService/RequestEmailChange",
+                  {"new_email": "q@company.example", "password": PASSWORD}, quinn)
+        url, _ = link(self.mailbox.wait_for("q@company.example"), "email-changes")
+        browser = self.browser
+        browser.open(url)
+        self.shows("address", "Confirm your new address", "quinn@company.example",
+                   "q@company.example")
+        browser.press("Confirm the address")
+        self.shows("address-done", "Your address is confirmed")
+        self.sign_in("q@company.example")
+
     def test_somebody_declines_by_two_clicks_and_never_by_one(self):
         url, invitation, _ = self.invite()
         browser = self.browser

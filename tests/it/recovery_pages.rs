@@ -26,8 +26,8 @@ async fn a_forgotten_password_is_replaced_on_the_page_of_the_link() {
     send(&world, &page, &[("password", "short")]).await.says(422, &["at least 8 characters"]);
     send(&world, &page, &[("password", "password1")]).await.says(422, &["guessed first"]);
     let done = send(&world, &page, &[("password", NEW)]).await;
-    assert_eq!((done.status, done.header("location")), (303, "/password-resets/done"));
-    open(&world, "/password-resets/done").await.says(200, &["Your password is new"]);
+    assert_eq!((done.status, done.header("location")), (303, "/password-resets/done/en"));
+    open(&world, "/password-resets/done/en").await.says(200, &["Your password is new"]);
     let sign_in = |password: &str| pb::SignInRequest {
         tenant: "acme".into(),
         email: email.into(),
@@ -58,8 +58,8 @@ async fn a_new_address_counts_when_its_page_says_so() {
         open(&world, &page).await.says(200, &["admin@acme.example", "new@acme.example"]);
     }
     let done = send(&world, &page, &[]).await;
-    assert_eq!((done.status, done.header("location")), (303, "/email-changes/done"));
-    open(&world, "/email-changes/done").await.says(200, &["Your address is confirmed"]);
+    assert_eq!((done.status, done.header("location")), (303, "/email-changes/done/en"));
+    open(&world, "/email-changes/done/en").await.says(200, &["Your address is confirmed"]);
     world.mail_to("admin@acme.example").await;
     world.sign_in("acme", "new@acme.example").await;
     open(&world, &page).await.says(404, &["does not work any more"]);
