@@ -22,6 +22,10 @@ fn options(url: &SecretString) -> sqlx::Result<PgConnectOptions> {
         .options([
             // Compiling a query takes longer than any query here.
             ("jit", "off"),
+            // Nor is any worth the start of another process, and many of them come at once.
+            ("max_parallel_workers_per_gather", "0"),
+            // Indexes are in memory or on flash.
+            ("random_page_cost", "1.1"),
             ("statement_timeout", "30s"),
             ("lock_timeout", "5s"),
             ("idle_in_transaction_session_timeout", "5s"),

@@ -211,7 +211,8 @@ pub(super) async fn find(
         query.build_query_scalar::<i64>().persistent(false).fetch_one(conn).await
     };
     // To tell many from some, counting is the faster where one index is counted.
-    if terms.terms.len() == 1 && !terms.repeats() {
+    let plain = wanted.filter.standing().others().next().is_none();
+    if plain && terms.terms.len() == 1 && !terms.repeats() {
         let found = count(&mut *conn).await?;
         if found > MOST {
             return Ok((found, Way::Meeting));
@@ -310,15 +311,20 @@ fn push_matching(query: &mut Query, wanted: &Wanted<'_>, Terms { terms, look }: 
     };
     query.push("select y.user_id from (");
     first.push(query, wanted);
-    query.push(") y where ");
     if first.stands() {
-        query.push("true");
+        query.push(") y where true");
     } else {
+        // A fence: these are found once, not once for each part of the first term.
+        query.push(" offset 0) y where ");
         look.push(query, wanted, "y.user_id");
     }
     for term in others {
         query.push(" and (");
-        term.push_of(query, wanted, "y.user_id");
+        match term {
+            // Often most of all members, so it takes longer to find them than to look up the few.
+            Term::Seen(_) => term.push_each(query, wanted, "y.user_id"),
+            _ => term.push_of(query, wanted, "y.user_id"),
+        }
         query.push(")");
     }
 }
