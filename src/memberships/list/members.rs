@@ -91,13 +91,14 @@ pub(super) struct Standing {
 }
 
 impl Standing {
-    fn push(self, query: &mut Query) {
-        query.push("m.status <> 'removed'");
+    /// Of the row `table` of members or of their counts.
+    fn push(self, query: &mut Query, table: &str) {
+        query.push(format!("{table}.status <> 'removed'"));
         if let Some(status) = self.status {
-            query.push(" and m.status = ").push_bind(status);
+            query.push(format!(" and {table}.status = ")).push_bind(status);
         }
         if let Some(kind) = self.kind {
-            query.push(" and m.kind = ").push_bind(kind);
+            query.push(format!(" and {table}.kind = ")).push_bind(kind);
         }
         if self.nobody {
             query.push(" and false");
@@ -123,7 +124,7 @@ impl Standing {
     fn push_each(self, query: &mut Query, wanted: &Wanted<'_>, id: &str) {
         query.push("(select true from memberships m where m.tenant_id = ");
         query.push_bind(wanted.tenant.uuid()).push(format!(" and m.user_id = {id} and "));
-        self.push(query);
+        self.push(query, "m");
         query.push(" limit 1)");
     }
 }
@@ -143,7 +144,7 @@ impl Look {
         let few = (survey.all / 16).min(2 * MOST);
         if survey.standing <= few {
             Self::AmongThese
-        } else if survey.all - survey.standing <= few {
+        } else if survey.all - survey.standing + survey.removed <= few {
             Self::NotAmongOthers
         } else {
             Self::Each
@@ -178,7 +179,7 @@ const ANY: &str = "m.kind in ('internal', 'external') and m.status in ('active',
 fn push_standing(query: &mut Query, wanted: &Wanted<'_>, standing: Standing) {
     query.push("select m.user_id from memberships m where m.tenant_id = ");
     query.push_bind(wanted.tenant.uuid()).push(format!(" and {ANY} and "));
-    standing.push(query);
+    standing.push(query, "m");
 }
 
 /// How many members have a kind and a status, which is kept.
@@ -186,7 +187,7 @@ pub(super) fn push_kept(query: &mut Query, wanted: &Wanted<'_>, standing: Standi
     query
         .push("select coalesce(sum(m.count), 0)::bigint from member_counts m where m.tenant_id = ");
     query.push_bind(wanted.tenant.uuid()).push(" and ");
-    standing.push(query);
+    standing.push(query, "m");
 }
 
 /// How many members match, and the way to them.
@@ -339,7 +340,7 @@ impl Terms<'_> {
     fn push_each(&self, query: &mut Query, wanted: &Wanted<'_>, table: &str) {
         let standing = wanted.filter.standing();
         if table == "m" {
-            standing.push(query);
+            standing.push(query, table);
         } else {
             standing.push_each(query, wanted, "a.user_id");
         }
@@ -357,7 +358,8 @@ impl Term<'_> {
         matches!(self, Self::Starts(_) | Self::Department(_))
     }
 
-    /// The selections that this term is made of, for all members or those with an id.
+    /// The selections that this term is made of, for all members or those with an id. Their tables have
+    /// names that no other has here, so that the id is the outer one.
     fn push_parts(
         self,
         query: &mut Query,
@@ -373,25 +375,25 @@ impl Term<'_> {
         };
         match self {
             Self::Starts(start) => {
-                let columns = ["lower(m.first_name)", "lower(m.last_name)", "m.email_canonical"];
+                let columns = ["lower(k.first_name)", "lower(k.last_name)", "k.email_canonical"];
                 for (n, column) in columns.into_iter().enumerate() {
                     between(query, n);
-                    query.push("select m.user_id from memberships m where m.tenant_id = ");
+                    query.push("select k.user_id from memberships k where k.tenant_id = ");
                     query.push_bind(tenant).push(" and ");
-                    wanted.filter.standing().push(query);
+                    wanted.filter.standing().push(query, "k");
                     query.push(" and ");
                     push_start(query, column, start);
-                    of(query, "m.user_id");
+                    of(query, "k.user_id");
                 }
             }
             Self::Department(department) => {
                 between(query, 0);
-                query.push("select m.user_id from memberships m where m.tenant_id = ");
+                query.push("select k.user_id from memberships k where k.tenant_id = ");
                 query.push_bind(tenant).push(" and ");
-                wanted.filter.standing().push(query);
-                query.push(" and lower(m.department) = lower(");
+                wanted.filter.standing().push(query, "k");
+                query.push(" and lower(k.department) = lower(");
                 query.push_bind(department.to_owned()).push(")");
-                of(query, "m.user_id");
+                of(query, "k.user_id");
             }
             Self::Role(place) | Self::Workspace(place) => {
                 let group = " join group_members g
@@ -412,9 +414,9 @@ impl Term<'_> {
             }
             Self::Seen(before) => {
                 between(query, 0);
-                query.push("select a.user_id from activity a where a.tenant_id = ");
-                query.push_bind(tenant).push(" and a.last_sign_in_at < ").push_bind(before);
-                of(query, "a.user_id");
+                query.push("select s.user_id from activity s where s.tenant_id = ");
+                query.push_bind(tenant).push(" and s.last_sign_in_at < ").push_bind(before);
+                of(query, "s.user_id");
             }
         }
     }

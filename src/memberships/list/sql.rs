@@ -78,6 +78,7 @@ pub(super) struct Survey {
     /// How many members have the kind and the status, and how many there are.
     pub standing: i64,
     pub all: i64,
+    pub removed: i64,
     pub invited: i64,
     /// How many hold a role differs much, and the database guesses it by the id alone.
     pub role: Option<Uuid>,
@@ -89,7 +90,9 @@ async fn survey(conn: &mut PgConnection, wanted: &Wanted<'_>) -> Result<Survey> 
     members::push_kept(&mut query, wanted, wanted.filter.standing());
     query.push(") standing, (");
     members::push_kept(&mut query, wanted, Standing::default());
-    query.push(") \"all\", (");
+    query.push(") \"all\", (select coalesce(sum(m.count), 0)::bigint from member_counts m");
+    query.push(" where m.status = 'removed' and m.tenant_id = ").push_bind(wanted.tenant.uuid());
+    query.push(") removed, (");
     invited::push_count(&mut query, wanted);
     query.push(") invited");
     let Filter { role, workspace, .. } = wanted.filter;

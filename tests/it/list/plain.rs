@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::*;
 
-const PEOPLE: usize = 80;
+const PEOPLE: usize = 160;
 const SECOND: i64 = 1_700_000_000;
 
 /// What the test knows of somebody.
@@ -38,14 +38,14 @@ fn somebody(n: usize) -> Known {
         id: Uuid::from_u128((n as u128).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)),
         first: firsts[n % 4],
         last: lasts[n / 4 % 5],
-        email: format!("p{n:02}@plain.example"),
+        email: format!("p{n:03}@plain.example"),
         department: ["Sales", "sales", "Support"][n % 3],
         status: match n {
-            _ if n % 29 == 3 => MembershipStatus::Removed,
-            _ if n % 19 == 5 => MembershipStatus::Suspended,
+            _ if n % 53 == 3 => MembershipStatus::Removed,
+            _ if n % 41 == 5 => MembershipStatus::Suspended,
             _ => MembershipStatus::Active,
         },
-        kind: if n % 23 == 2 { MemberKind::External } else { MemberKind::Internal },
+        kind: if n % 37 == 2 { MemberKind::External } else { MemberKind::Internal },
         seen: (!n.is_multiple_of(5)).then_some(SECOND + number * 1_000),
         created: SECOND - number * 60,
         secretary: by_group || n % 4 == 1,
