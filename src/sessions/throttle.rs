@@ -36,21 +36,23 @@ pub async fn count(
     tenant: &str,
 ) -> Result<Attempt> {
     let mut limits = Vec::new();
-    let mut familiar = false;
+    // What a source counts for itself where it is familiar: as much, so that it takes as long.
+    let mut alone = String::new();
     if let Some(email) = email {
         let address = email.canonical();
-        limits.push((PAIR, format!("{address} {source}")));
-        familiar = !source.is_empty()
-            && sql::is_familiar(&app.pool, email, source, app.clock.now()).await?;
-        if !familiar {
-            limits.push((ADDRESS, address.to_owned()));
+        let pair = format!("{address} {source}");
+        if !source.is_empty() && sql::is_familiar(&app.pool, email, source, app.clock.now()).await?
+        {
+            alone = format!(" {pair}");
         }
+        limits.push((PAIR, pair));
+        limits.push((ADDRESS, format!("{address}{alone}")));
     }
     if !source.is_empty() {
         limits.push((SOURCE, source.to_owned()));
     }
-    if !tenant.is_empty() && !familiar {
-        limits.push((TENANT, tenant.to_owned()));
+    if !tenant.is_empty() {
+        limits.push((TENANT, format!("{tenant}{alone}")));
     }
     let mut attempt = Attempt::default();
     for (limit, who) in limits {
