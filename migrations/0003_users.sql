@@ -21,6 +21,13 @@ create table memberships (
     kind text not null constraint memberships_kind_check check (kind in ('internal', 'external')),
     status text not null
         constraint memberships_status_check check (status in ('active', 'suspended', 'removed')),
+    -- Both in one number, by which people are searched: 0 removed, 1 an active and 2 a suspended
+    -- internal member, 3 an active and 4 a suspended external one. Tables that are searched together
+    -- with it have a copy, which follows.
+    standing smallint not null generated always as (case
+        when status = 'removed' then 0
+        else case kind when 'internal' then 1 else 3 end + case status when 'active' then 0 else 1 end
+    end) stored,
     epoch integer not null default 0,
     first_name text not null default '',
     last_name text not null default '',
@@ -33,7 +40,8 @@ create table memberships (
     version bigint not null default 1,
     created_at timestamptz not null,
     updated_at timestamptz not null,
-    constraint memberships_pkey primary key (tenant_id, user_id) include (kind, status)
+    constraint memberships_pkey primary key (tenant_id, user_id),
+    constraint memberships_standing_key unique (tenant_id, user_id, standing)
 );
 create index memberships_user on memberships (user_id);
 create unique index memberships_external_id on memberships (tenant_id, external_id) where external_id <> '';
@@ -42,10 +50,12 @@ create unique index memberships_external_id on memberships (tenant_id, external_
 create table activity (
     tenant_id uuid not null,
     user_id uuid not null,
+    standing smallint not null,
     last_sign_in_at timestamptz not null default '-infinity', -- they never did
     last_active_at timestamptz,
     constraint activity_pkey primary key (tenant_id, user_id) include (last_sign_in_at),
-    constraint activity_membership_fkey foreign key (tenant_id, user_id) references memberships
+    constraint activity_membership_fkey foreign key (tenant_id, user_id, standing)
+        references memberships (tenant_id, user_id, standing) on update cascade
 );
 
 grant select, insert, update on users, memberships, activity to rolecall_server;

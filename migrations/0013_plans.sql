@@ -23,29 +23,28 @@ create index tenant_plans_plan on tenant_plans (plan);
 -- How many members there are, so that a change in a tenant of a million need not count them.
 create table member_counts (
     tenant_id uuid not null,
-    kind text not null,
-    status text not null,
+    standing smallint not null,
     count bigint not null,
-    constraint member_counts_pkey primary key (tenant_id, kind, status)
+    constraint member_counts_pkey primary key (tenant_id, standing)
 );
 
 create function count_members() returns trigger language plpgsql as $$
 begin
     if tg_op = 'INSERT' then
-        insert into member_counts as c (tenant_id, kind, status, count)
-            select tenant_id, kind, status, count(*) from after group by 1, 2, 3
-            on conflict (tenant_id, kind, status) do update set count = c.count + excluded.count;
+        insert into member_counts as c (tenant_id, standing, count)
+            select tenant_id, standing, count(*) from after group by 1, 2
+            on conflict (tenant_id, standing) do update set count = c.count + excluded.count;
     elsif tg_op = 'DELETE' then
-        insert into member_counts as c (tenant_id, kind, status, count)
-            select tenant_id, kind, status, -count(*) from before group by 1, 2, 3
-            on conflict (tenant_id, kind, status) do update set count = c.count + excluded.count;
+        insert into member_counts as c (tenant_id, standing, count)
+            select tenant_id, standing, -count(*) from before group by 1, 2
+            on conflict (tenant_id, standing) do update set count = c.count + excluded.count;
     else
-        insert into member_counts as c (tenant_id, kind, status, count)
-            select tenant_id, kind, status, sum(n) from (
-                select tenant_id, kind, status, 1 n from after
-                union all select tenant_id, kind, status, -1 from before) changed
-            group by 1, 2, 3 having sum(n) <> 0
-            on conflict (tenant_id, kind, status) do update set count = c.count + excluded.count;
+        insert into member_counts as c (tenant_id, standing, count)
+            select tenant_id, standing, sum(n) from (
+                select tenant_id, standing, 1 n from after
+                union all select tenant_id, standing, -1 from before) changed
+            group by 1, 2 having sum(n) <> 0
+            on conflict (tenant_id, standing) do update set count = c.count + excluded.count;
     end if;
     return null;
 end $$;

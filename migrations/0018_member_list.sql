@@ -5,32 +5,35 @@
 alter table memberships add column email_canonical text not null default ''; -- the account's
 
 create index memberships_name on memberships (tenant_id, lower(last_name), lower(first_name), user_id)
-    include (last_name, first_name, kind, status) where status <> 'removed';
+    include (last_name, first_name, standing) where standing > 0;
 create index memberships_email on memberships (tenant_id, email_canonical, user_id)
-    include (kind, status) where status <> 'removed';
+    include (standing) where standing > 0;
 create index memberships_created on memberships (tenant_id, created_at, user_id)
-    include (kind, status) where status <> 'removed';
-create index memberships_department on memberships (tenant_id, lower(department))
-    include (department, kind, status, user_id) where status <> 'removed';
-create index memberships_standing on memberships (tenant_id, kind, status, user_id)
-    where status <> 'removed';
-create index memberships_removed on memberships (tenant_id, user_id) where status = 'removed';
+    include (standing) where standing > 0;
+create index memberships_department on memberships (tenant_id, lower(department), user_id)
+    include (department, standing) where standing > 0;
+create index memberships_standing on memberships (tenant_id, standing, user_id)
+    where standing > 0;
 create index memberships_first_name_start
     on memberships (tenant_id, lower(first_name) text_pattern_ops)
-    include (first_name, kind, status, user_id) where status <> 'removed';
+    include (first_name, standing, user_id) where standing > 0;
 create index memberships_last_name_start
     on memberships (tenant_id, lower(last_name) text_pattern_ops)
-    include (last_name, kind, status, user_id) where status <> 'removed';
+    include (last_name, standing, user_id) where standing > 0;
 create index memberships_email_start on memberships (tenant_id, email_canonical text_pattern_ops)
-    include (kind, status, user_id) where status <> 'removed';
-create index activity_last_sign_in on activity (tenant_id, last_sign_in_at, user_id);
+    include (standing, user_id) where standing > 0;
+create index activity_last_sign_in on activity (tenant_id, last_sign_in_at, user_id)
+    include (standing) where standing > 0;
+create index activity_standing on activity (tenant_id, standing, last_sign_in_at, user_id)
+    where standing > 0;
 -- Equal moments take one entry here, and many never signed in.
-create index activity_count on activity (tenant_id, last_sign_in_at);
+create index activity_count on activity (tenant_id, standing, last_sign_in_at)
+    where standing > 0;
 
 create function be_seen() returns trigger language plpgsql as $$
 begin
-    insert into activity (tenant_id, user_id)
-        select tenant_id, user_id from after where status <> 'removed'
+    insert into activity (tenant_id, user_id, standing)
+        select tenant_id, user_id, standing from after where standing > 0
         on conflict do nothing;
     return null;
 end $$;
@@ -39,3 +42,68 @@ create trigger memberships_inserted_seen after insert on memberships
     referencing new table as after for each statement execute function be_seen();
 create trigger memberships_updated_seen after update on memberships
     referencing new table as after for each statement execute function be_seen();
+
+-- How many people hold a role, or any role in a workspace, themselves and without an end: so many may
+-- that they are not counted when somebody asks.
+create table holder_counts (
+    tenant_id uuid not null,
+    place_id uuid not null, -- the role or the workspace
+    standing smallint not null,
+    count bigint not null,
+    constraint holder_counts_pkey primary key (tenant_id, place_id, standing)
+);
+create index role_assignments_role_ends on role_assignments (tenant_id, role_id)
+    include (user_id, standing, ends_at) where ends_at is not null;
+create index role_assignments_workspace_ends on role_assignments (tenant_id, workspace_id)
+    include (user_id, standing, ends_at) where ends_at is not null and workspace_id is not null;
+
+create function count_holders(gone role_assignments[], come role_assignments[]) returns void
+language plpgsql as $$
+begin
+    insert into holder_counts as c (tenant_id, place_id, standing, count)
+        select tenant_id, place_id, standing, sum((held > 0)::int - (held > more)::int)
+        from (
+            select x.*, (
+                select count(*) from role_assignments h
+                where h.tenant_id = x.tenant_id and h.role_id = x.place_id
+                    and h.standing = x.standing and h.user_id = x.user_id and h.ends_at is null
+            ) + (
+                select count(*) from role_assignments h
+                where h.tenant_id = x.tenant_id and h.workspace_id = x.place_id
+                    and h.standing = x.standing and h.user_id = x.user_id and h.ends_at is null
+            ) held
+            from (
+                select tenant_id, place_id, standing, user_id, sum(one) more
+                from (select 1 one, * from unnest(come) union all select -1, * from unnest(gone)) y
+                cross join lateral (values (role_id), (workspace_id)) p (place_id)
+                where user_id is not null and place_id is not null and ends_at is null
+                group by tenant_id, place_id, standing, user_id having sum(one) <> 0
+            ) x
+        ) z
+        group by tenant_id, place_id, standing
+        having sum((held > 0)::int - (held > more)::int) <> 0
+        on conflict (tenant_id, place_id, standing) do update set count = c.count + excluded.count;
+end $$;
+
+create function holders_changed() returns trigger language plpgsql as $$
+begin
+    if tg_op = 'INSERT' then
+        perform count_holders('{}', array(select row(a.*)::role_assignments from after a));
+    elsif tg_op = 'DELETE' then
+        perform count_holders(array(select row(b.*)::role_assignments from before b), '{}');
+    else
+        perform count_holders(array(select row(b.*)::role_assignments from before b),
+                              array(select row(a.*)::role_assignments from after a));
+    end if;
+    return null;
+end $$;
+
+create trigger role_assignments_inserted after insert on role_assignments
+    referencing new table as after for each statement execute function holders_changed();
+create trigger role_assignments_updated after update on role_assignments
+    referencing old table as before new table as after
+    for each statement execute function holders_changed();
+create trigger role_assignments_deleted after delete on role_assignments
+    referencing old table as before for each statement execute function holders_changed();
+
+grant select, insert, update on holder_counts to rolecall_server;

@@ -16,7 +16,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, migrate::MigrateDa
 use crate::world::{Shape, World};
 
 /// Raised when the same shape makes other rows.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const FLUSH: usize = 8 << 20;
 
 /// What a filled database says of itself, as its comment.
@@ -163,11 +163,11 @@ impl Tables {
             includes: table("role_includes", "tenant_id, role_id, included_id"),
             may_grant: table("role_may_grant", "tenant_id, role_id, granted_id"),
             groups: table("groups", "tenant_id, id, key, display_name, created_at, updated_at"),
-            joined: table("group_members", "tenant_id, group_id, user_id, created_at"),
+            joined: table("group_members", "tenant_id, group_id, user_id, standing, created_at"),
             assignments: table(
                 "role_assignments",
-                "tenant_id, id, user_id, group_id, role_id, workspace_id, path, starts_at, \
-                 ends_at, created_at, created_by",
+                "tenant_id, id, user_id, standing, group_id, role_id, workspace_id, path, \
+                 starts_at, ends_at, created_at, created_by",
             ),
         }
     }
@@ -199,7 +199,7 @@ impl Tables {
         }
     }
 
-    fn assign(&mut self, tenant: uuid::Uuid, held: &Assignment) {
+    fn assign(&mut self, tenant: uuid::Uuid, held: &Assignment, standing: &str) {
         let (user, group) = match held.holder {
             Holder::Subject(subject) => (Some(subject.uuid()), None),
             Holder::Group(group) => (None, Some(group.uuid())),
@@ -209,6 +209,7 @@ impl Tables {
             tenant,
             held.id.uuid(),
             or_null(user),
+            standing,
             or_null(group),
             held.role.uuid(),
             or_null(held.workspace.map(|id| id.uuid())),
@@ -308,7 +309,7 @@ async fn tenant(conn: &mut PgConnection, tables: &mut Tables, world: &World, n: 
     for (group, held) in &frame.groups {
         let key = group.key.as_str();
         row!(tables.groups, id, group.id.uuid(), key, key, MADE, MADE);
-        held.iter().for_each(|held| tables.assign(id, held));
+        held.iter().for_each(|held| tables.assign(id, held, NULL));
     }
     for m in 0..world.members(n) {
         let person = world.person(&frame, m);
@@ -321,11 +322,17 @@ async fn tenant(conn: &mut PgConnection, tables: &mut Tables, world: &World, n: 
             MemberStatus::Suspended => "suspended",
             MemberStatus::Active | MemberStatus::Removed => "active",
         };
+        let standing = match (kind, status) {
+            ("internal", "active") => "1",
+            ("internal", _) => "2",
+            (_, "active") => "3",
+            _ => "4",
+        };
         row!(tables.memberships, id, user.uuid(), kind, status, "Person", m, MADE, MADE);
         if let Some(joined) = person.group {
-            row!(tables.joined, id, joined.group.uuid(), user.uuid(), MADE);
+            row!(tables.joined, id, joined.group.uuid(), user.uuid(), standing, MADE);
         }
-        person.assignments.iter().for_each(|held| tables.assign(id, held));
+        person.assignments.iter().for_each(|held| tables.assign(id, held, standing));
         if tables.assignments.buffer.len() > FLUSH {
             tables.flush(conn, FLUSH).await;
         }
@@ -339,7 +346,9 @@ async fn take_indexes(conn: &mut PgConnection, tables: &mut Tables) -> Vec<Strin
         "select i.indrelid::regclass::text, i.indexrelid::regclass::text,
                 pg_get_indexdef(i.indexrelid), pg_get_constraintdef(c.oid)
          from pg_index i left join pg_constraint c on c.conindid = i.indexrelid and c.contype = 'u'
-         where not i.indisprimary and i.indrelid::regclass::text = any($1)",
+         where not i.indisprimary and i.indrelid::regclass::text = any($1)
+            and not exists (select from pg_constraint f
+                            where f.contype = 'f' and f.conindid = i.indexrelid)",
     )
     .bind(&names)
     .fetch_all(&mut *conn)

@@ -93,9 +93,12 @@ pub async fn insert(change: &mut Change, new: &Assignment) -> Result<()> {
     let (tenant, now, actor) = (change.tenant().id, change.now(), change.call().actor());
     let (user, service, group) = columns(new.holder);
     sqlx::query!(
-        "insert into role_assignments (tenant_id, id, user_id, service_account_id, group_id, role_id,
-                                       workspace_id, path, starts_at, ends_at, created_at, created_by)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+        "insert into role_assignments (tenant_id, id, user_id, standing, service_account_id,
+                                       group_id, role_id, workspace_id, path, starts_at, ends_at,
+                                       created_at, created_by)
+         select $1, $2, $3, m.standing, $4, $5, $6, $7, $8, $9, $10, $11, $12
+         from (values ($3::uuid)) u (id)
+         left join memberships m on m.tenant_id = $1 and m.user_id = u.id",
         tenant as TenantId,
         new.id as AssignmentId,
         user,
@@ -111,7 +114,7 @@ pub async fn insert(change: &mut Change, new: &Assignment) -> Result<()> {
     )
     .execute(change.conn())
     .await
-    .on_constraint("role_assignments_membership_fkey", || Error::not_found("member", new.holder))?;
+    .on_constraint("role_assignments_standing_check", || Error::not_found("member", new.holder))?;
     Ok(())
 }
 

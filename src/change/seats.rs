@@ -49,10 +49,11 @@ impl Seats {
         let seats = sqlx::query_as!(
             Self,
             r#"select p.key plan, coalesce(t.seat_limit, p.seat_limit) "limit",
-                      coalesce((select count from member_counts c where c.tenant_id = $1
-                                and c.kind = 'internal' and c.status = 'active'), 0) "internal!",
-                      coalesce((select count from member_counts c where c.tenant_id = $1
-                                and c.kind = 'external' and c.status = 'active'), 0) "external!",
+                      -- Who is active (migrations/0003).
+                      coalesce((select count from member_counts c
+                                where c.tenant_id = $1 and c.standing = 1), 0) "internal!",
+                      coalesce((select count from member_counts c
+                                where c.tenant_id = $1 and c.standing = 3), 0) "external!",
                       (select count(*) from invitations i where i.tenant_id = $1
                        and i.status = 'pending' and i.expires_at > $2) "invited!"
                from plans p left join tenant_plans t on t.tenant_id = $1

@@ -168,8 +168,10 @@ pub async fn add_members(
 ) -> Result<Vec<UserId>> {
     let (tenant, now) = (change.tenant().id, change.now());
     let added = sqlx::query_scalar!(
-        "insert into group_members (tenant_id, group_id, user_id, created_at)
-         select $1, $2, unnest($3::uuid[]), $4 on conflict do nothing returning user_id",
+        "insert into group_members (tenant_id, group_id, user_id, standing, created_at)
+         select $1, $2, u.id, m.standing, $4 from unnest($3::uuid[]) u (id)
+         left join memberships m on m.tenant_id = $1 and m.user_id = u.id
+         on conflict do nothing returning user_id",
         tenant as TenantId,
         group as GroupId,
         &uuids(members),

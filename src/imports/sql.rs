@@ -361,7 +361,7 @@ pub async fn columns(conn: &mut PgConnection, permit: &Permit, now: Time) -> Res
                or exists (select from invitation_roles where tenant_id = $1 and starts_at > $2)
                   "starts_later!",
                   exists (select from memberships
-                          where tenant_id = $1 and kind = 'external' and status <> 'removed')
+                          where tenant_id = $1 and standing in (3, 4))
                or exists (select from invitations
                           where tenant_id = $1 and kind = 'external' and status = 'pending'
                             and expires_at > $2)

@@ -123,9 +123,8 @@ pub async fn insert(
     .execute(&mut *conn)
     .await?;
     sqlx::query!(
-        "insert into activity (tenant_id, user_id, last_sign_in_at, last_active_at)
-         values ($1, $2, $3, $3)
-         on conflict (tenant_id, user_id) do update set last_sign_in_at = $3, last_active_at = $3",
+        "update activity set last_sign_in_at = $3, last_active_at = $3
+         where tenant_id = $1 and user_id = $2",
         claims.tenant as TenantId,
         session.user as UserId,
         session.created_at
@@ -338,16 +337,21 @@ pub async fn write_uses(pool: &PgPool, uses: &[Use]) -> Result<()> {
     )
     .execute(pool)
     .await?;
-    // Not of those who left meanwhile.
+    // Not of those who left meanwhile; in one order, since other replicas note the same people.
     sqlx::query!(
-        "insert into activity as a (tenant_id, user_id, last_active_at)
-         select u.tenant_id, u.user_id, max(u.at)
-         from unnest($1::uuid[], $2::uuid[], $3::timestamptz[]) u (tenant_id, user_id, at)
-         join memberships m on m.tenant_id = u.tenant_id and m.user_id = u.user_id
-         where m.status <> 'removed'
-         group by u.tenant_id, u.user_id order by u.tenant_id, u.user_id
-         on conflict (tenant_id, user_id) do update
-             set last_active_at = greatest(a.last_active_at, excluded.last_active_at)",
+        "update activity a set last_active_at = greatest(a.last_active_at, seen.at)
+         from (
+             select b.tenant_id, b.user_id, u.at
+             from (
+                 select tenant_id, user_id, max(at) at
+                 from unnest($1::uuid[], $2::uuid[], $3::timestamptz[]) u (tenant_id, user_id, at)
+                 group by tenant_id, user_id
+             ) u
+             join activity b on b.tenant_id = u.tenant_id and b.user_id = u.user_id
+             where b.standing > 0
+             order by b.tenant_id, b.user_id for no key update of b
+         ) seen
+         where a.tenant_id = seen.tenant_id and a.user_id = seen.user_id",
         &tenants,
         &users,
         &times

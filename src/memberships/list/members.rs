@@ -1,6 +1,6 @@
 //! Those of the list who are members. There may be a million, so each part of a filter is a set of ids
 //! that one index alone gives (migrations/0018), and so is each order; rows of tables are read for the
-//! people of the page only.
+//! people of the page only. Every index says how people stand, so status and kind cost nothing.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -24,19 +24,22 @@ const COLUMNS: &str = "m.user_id, u.email, m.kind, m.status, m.epoch, m.first_na
 enum Term<'a> {
     Starts(&'a str),
     Department(&'a str),
-    /// Who holds this role, themselves or by a group.
-    Role(Uuid),
-    /// Who holds a role on this workspace or below it.
-    Workspace(Uuid),
+    /// Who holds a role, themselves or by a group.
+    Held(Held, Uuid),
     Seen(Time),
 }
 
-/// The parts of a filter; those that match few come first, as a rule.
-pub(super) struct Terms<'a> {
-    terms: Vec<Term<'a>>,
-    /// How to look at status and kind.
-    look: Look,
+/// Which role that is.
+#[derive(Debug, Clone, Copy)]
+enum Held {
+    /// This one.
+    Role,
+    /// Any on this workspace or below it.
+    Workspace,
 }
+
+/// The parts of a filter; those that match few come first, as a rule.
+pub(super) struct Terms<'a>(Vec<Term<'a>>);
 
 /// The most ids that are kept in mind between finding who matches and reading a page.
 const MOST: i64 = 20_000;
@@ -60,11 +63,14 @@ impl Filter {
         let terms = [
             self.query.as_deref().map(Term::Starts),
             self.department.as_deref().map(Term::Department),
-            held(&self.role, survey.role).map(Term::Role),
-            held(&self.workspace, survey.workspace).map(Term::Workspace),
+            held(&self.role, survey.role).map(|id| Term::Held(Held::Role, id)),
+            held(&self.workspace, survey.workspace).map(|id| Term::Held(Held::Workspace, id)),
             self.last_sign_in_before.map(Term::Seen),
         ];
-        Terms { terms: terms.into_iter().flatten().collect(), look: Look::at(survey) }
+        let mut terms: Vec<Term<'_>> = terms.into_iter().flatten().collect();
+        // Nearly all may hold a role that everybody is given.
+        terms.sort_by_key(|term| matches!(term, Term::Held(held, _) if held.kept(survey) > MOST));
+        Terms(terms)
     }
 
     pub(super) fn way(&self) -> &'static str {
@@ -91,95 +97,23 @@ pub(super) struct Standing {
 }
 
 impl Standing {
-    /// Of the row `table` of members or of their counts.
+    /// Of the row `table`, by the numbers that migrations/0003 gives.
     fn push(self, query: &mut Query, table: &str) {
-        query.push(format!("{table}.status <> 'removed'"));
-        if let Some(status) = self.status {
-            query.push(format!(" and {table}.status = ")).push_bind(status);
-        }
-        if let Some(kind) = self.kind {
-            query.push(format!(" and {table}.kind = ")).push_bind(kind);
-        }
+        let statuses = [MemberStatus::Active, MemberStatus::Suspended].into_iter();
+        let kinds = [MemberKind::Internal, MemberKind::External].into_iter();
+        let numbers: Vec<String> = (1..)
+            .zip(kinds.flat_map(|kind| statuses.clone().map(move |status| (kind, status))))
+            .filter(|(_, (kind, _))| self.kind.is_none_or(|wanted| wanted == *kind))
+            .filter(|(_, (_, status))| self.status.is_none_or(|wanted| wanted == *status))
+            .map(|(number, _): (i16, _)| number.to_string())
+            .collect();
+        // As the partial indexes say it.
+        query
+            .push(format!("{table}.standing in ({}) and {table}.standing > 0", numbers.join(", ")));
         if self.nobody {
             query.push(" and false");
         }
     }
-
-    /// What members stand like who do not stand so and were not removed.
-    fn others(self) -> impl Iterator<Item = Self> {
-        let statuses = [MemberStatus::Active, MemberStatus::Suspended].map(Some);
-        let kinds = [MemberKind::Internal, MemberKind::External].map(Some);
-        let by_status = statuses
-            .into_iter()
-            .filter(move |other| self.status.is_some() && *other != self.status)
-            .map(move |status| Self { status, kind: None, ..self });
-        let by_kind = kinds
-            .into_iter()
-            .filter(move |other| self.kind.is_some() && *other != self.kind)
-            .map(move |kind| Self { kind, ..self });
-        by_status.chain(by_kind)
-    }
-
-    /// The same of the member whose id this is.
-    fn push_each(self, query: &mut Query, wanted: &Wanted<'_>, id: &str) {
-        query.push("(select true from memberships m where m.tenant_id = ");
-        query.push_bind(wanted.tenant.uuid()).push(format!(" and m.user_id = {id} and "));
-        self.push(query, "m");
-        query.push(" limit 1)");
-    }
-}
-
-/// How the standing of those is looked at whom an index without it gave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Look {
-    /// Few stand so: whether they are among these.
-    AmongThese,
-    /// Few stand otherwise or were removed: whether they are not among those.
-    NotAmongOthers,
-    Each,
-}
-
-impl Look {
-    fn at(survey: &Survey) -> Self {
-        let few = (survey.all / 16).min(2 * MOST);
-        if survey.standing <= few {
-            Self::AmongThese
-        } else if survey.all - survey.standing + survey.removed <= few {
-            Self::NotAmongOthers
-        } else {
-            Self::Each
-        }
-    }
-
-    fn push(self, query: &mut Query, wanted: &Wanted<'_>, id: &str) {
-        let standing = wanted.filter.standing();
-        if self == Self::Each {
-            return standing.push_each(query, wanted, id);
-        }
-        let not = if self == Self::NotAmongOthers { "not " } else { "" };
-        query.push(format!("coalesce({id} {not}in ("));
-        if self == Self::AmongThese {
-            push_standing(query, wanted, standing);
-        } else {
-            query.push("select m.user_id from memberships m where m.status = 'removed'");
-            query.push(" and m.tenant_id = ").push_bind(wanted.tenant.uuid());
-            for other in standing.others() {
-                query.push(" union all ");
-                push_standing(query, wanted, other);
-            }
-        }
-        query.push("), false)");
-    }
-}
-
-/// All kinds and statuses of members, since an index cannot skip what is not named.
-const ANY: &str = "m.kind in ('internal', 'external') and m.status in ('active', 'suspended')";
-
-/// Ids of all who stand so.
-fn push_standing(query: &mut Query, wanted: &Wanted<'_>, standing: Standing) {
-    query.push("select m.user_id from memberships m where m.tenant_id = ");
-    query.push_bind(wanted.tenant.uuid()).push(format!(" and {ANY} and "));
-    standing.push(query, "m");
 }
 
 /// How many members have a kind and a status, which is kept.
@@ -200,20 +134,20 @@ pub(super) async fn find(
     let rows = survey.all.saturating_mul(wanted.limit);
     // To read one who matches costs as much as to pass over twenty in the order of the list.
     let sorting = |found: i64| found.saturating_mul(found).saturating_mul(20) < rows;
-    if terms.terms.is_empty() && !sorting(survey.standing) {
+    if terms.0.is_empty() && !sorting(survey.standing) {
         // The index of every order has what is asked for.
         return Ok((survey.standing, Way::Meeting));
     }
     let count = async |conn: &mut PgConnection| {
         let mut query = Query::new("select (");
-        push_count(&mut query, wanted, terms);
+        terms.push_count(&mut query, wanted);
         query.push(")");
         // Planned anew each time: the best way depends on what is asked for.
         query.build_query_scalar::<i64>().persistent(false).fetch_one(conn).await
     };
-    // To tell many from some, counting is the faster where one index is counted.
-    let plain = wanted.filter.standing().others().next().is_none();
-    if plain && terms.terms.len() == 1 && !terms.repeats() {
+    // To tell many from some, counting is the faster where it is one index that is counted, or where
+    // most of it is kept.
+    if let [Term::Department(_) | Term::Held(..) | Term::Seen(_)] = terms.0[..] {
         let found = count(&mut *conn).await?;
         if found > MOST {
             return Ok((found, Way::Meeting));
@@ -221,7 +155,7 @@ pub(super) async fn find(
     }
     let mut query = Query::new("select array(select ");
     query.push(if terms.repeats() { "distinct x.user_id from (" } else { "x.user_id from (" });
-    push_matching(&mut query, wanted, terms);
+    terms.push_matching(&mut query, wanted);
     query.push(") x limit ").push_bind(MOST + 1).push(")");
     let ids: Vec<Uuid> = query.build_query_scalar().persistent(false).fetch_one(&mut *conn).await?;
     let found = i64::try_from(ids.len()).unwrap_or(i64::MAX);
@@ -234,26 +168,6 @@ pub(super) async fn find(
         _ => Way::Meeting,
     };
     Ok((found, way))
-}
-
-/// How many members match, for what is not kept.
-fn push_count(query: &mut Query, wanted: &Wanted<'_>, terms: &Terms<'_>) {
-    if let ([term @ Term::Seen(_)], Look::NotAmongOthers) = (terms.terms.as_slice(), terms.look)
-        && wanted.filter.standing().others().next().is_none()
-    {
-        // All, without the few who were removed.
-        query.push("select (select count(*) from (");
-        term.push(query, wanted);
-        query.push(") x) - (select count(*) from memberships m where m.status = 'removed' and ");
-        query.push("m.tenant_id = ").push_bind(wanted.tenant.uuid()).push(" and ");
-        term.push_of(query, wanted, "m.user_id");
-        query.push(")");
-        return;
-    }
-    query.push("select count(");
-    query.push(if terms.repeats() { "distinct x.user_id" } else { "*" }).push(") from (");
-    push_matching(query, wanted, terms);
-    query.push(") x");
 }
 
 /// The page: ids in their order, and then what is shown of these people.
@@ -278,11 +192,17 @@ pub(super) fn push_page(query: &mut Query, wanted: &Wanted<'_>, terms: &Terms<'_
         match way {
             Way::Picking(ids) => {
                 // As the partial indexes say it; and a set that is looked up, not an index that is searched.
-                query.push(if by_seen { "true" } else { "m.status <> 'removed'" });
-                query.push(format!(" and coalesce({table}.user_id = any("));
+                query.push(format!("{table}.standing > 0 and coalesce({table}.user_id = any("));
                 query.push_bind(ids.clone()).push("), false)");
             }
-            _ => terms.push_each(query, wanted, table),
+            _ => {
+                wanted.filter.standing().push(query, table);
+                for term in &terms.0 {
+                    query.push(" and (");
+                    term.push_each(query, wanted, table);
+                    query.push(")");
+                }
+            }
         }
     }
     sort.push_after(query, wanted);
@@ -305,118 +225,95 @@ fn sort(order: Order) -> Sort {
     Sort { major: major.to_owned(), kind, minor, id }
 }
 
-/// Ids of all who match, some more than once: those of the first term, looked up in the others.
-fn push_matching(query: &mut Query, wanted: &Wanted<'_>, Terms { terms, look }: &Terms<'_>) {
-    let Some((first, others)) = terms.split_first() else {
-        return push_standing(query, wanted, wanted.filter.standing());
-    };
-    query.push("select y.user_id from (");
-    first.push(query, wanted);
-    if first.stands() {
-        query.push(") y where true");
-    } else {
-        // A fence: these are found once, not once for each part of the first term.
-        query.push(" offset 0) y where ");
-        look.push(query, wanted, "y.user_id");
-    }
-    for term in others {
-        query.push(" and (");
-        match term {
-            // Often most of all members, so it takes longer to find them than to look up the few.
-            Term::Seen(_) => term.push_each(query, wanted, "y.user_id"),
-            _ => term.push_of(query, wanted, "y.user_id"),
-        }
-        query.push(")");
-    }
-}
-
 impl Terms<'_> {
     /// Whether somebody may match more than once.
     fn repeats(&self) -> bool {
-        matches!(self.terms.first(), Some(Term::Starts(_) | Term::Role(_) | Term::Workspace(_)))
+        matches!(self.0.first(), Some(Term::Starts(_) | Term::Held(..)))
     }
 
-    /// Looks up whom a table gives in the order of the list.
-    fn push_each(&self, query: &mut Query, wanted: &Wanted<'_>, table: &str) {
-        let standing = wanted.filter.standing();
-        if table == "m" {
-            standing.push(query, table);
-        } else {
-            standing.push_each(query, wanted, "a.user_id");
+    /// How many members match, for what is not kept.
+    fn push_count(&self, query: &mut Query, wanted: &Wanted<'_>) {
+        if let [Term::Held(held, place)] = self.0[..] {
+            return held.push_count(query, wanted, place);
         }
-        for term in &self.terms {
+        query.push("select count(");
+        query.push(if self.repeats() { "distinct x.user_id" } else { "*" }).push(") from (");
+        self.push_matching(query, wanted);
+        query.push(") x");
+    }
+
+    /// Ids of all who match, some more than once: those of the first term, looked up in the others.
+    fn push_matching(&self, query: &mut Query, wanted: &Wanted<'_>) {
+        let Some((first, others)) = self.0.split_first() else {
+            query.push("select m.user_id from memberships m where m.tenant_id = ");
+            query.push_bind(wanted.tenant.uuid()).push(" and ");
+            return wanted.filter.standing().push(query, "m");
+        };
+        query.push("select y.user_id from (");
+        first.push(query, wanted);
+        query.push(") y where true");
+        for term in others {
             query.push(" and (");
-            term.push_each(query, wanted, &format!("{table}.user_id"));
+            match term {
+                // Often most of all members, so it takes longer to find them than to look up the few.
+                Term::Seen(_) => term.push_each(query, wanted, "y"),
+                _ => term.push_of(query, wanted, "y"),
+            }
             query.push(")");
         }
     }
 }
 
 impl Term<'_> {
-    /// Whether its index knows how people stand, and gives those who stand as they are asked for.
-    const fn stands(self) -> bool {
-        matches!(self, Self::Starts(_) | Self::Department(_))
-    }
-
-    /// The selections that this term is made of, for all members or those with an id. Their tables have
-    /// names that no other has here, so that the id is the outer one.
+    /// The selections that this term is made of: for all members who stand as is asked for, or for the
+    /// one whose row of `of` says that they do. Their tables have names that no other has here.
     fn push_parts(
         self,
         query: &mut Query,
         wanted: &Wanted<'_>,
-        id: Option<&str>,
+        of: Option<&str>,
         mut between: impl FnMut(&mut Query, usize),
     ) {
         let tenant = wanted.tenant.uuid();
-        let of = |query: &mut Query, column: &str| {
-            if let Some(id) = id {
-                query.push(format!(" and {column} = {id}"));
+        let mut begin = |query: &mut Query, n: usize, table: &str, from: &str| {
+            between(query, n);
+            query.push(format!("select {table}.user_id, {table}.standing from {from} where "));
+            match of {
+                // Assignments of a place are in the order of how their holders stand.
+                Some(of) if table == "h" => push_holder(query, of),
+                Some(of) => {
+                    query.push(format!("{table}.user_id = {of}.user_id"));
+                }
+                None => wanted.filter.standing().push(query, table),
             }
+            query.push(" and ");
         };
         match self {
             Self::Starts(start) => {
                 let columns = ["lower(k.first_name)", "lower(k.last_name)", "k.email_canonical"];
                 for (n, column) in columns.into_iter().enumerate() {
-                    between(query, n);
-                    query.push("select k.user_id from memberships k where k.tenant_id = ");
-                    query.push_bind(tenant).push(" and ");
-                    wanted.filter.standing().push(query, "k");
-                    query.push(" and ");
+                    begin(query, n, "k", "memberships k");
+                    query.push("k.tenant_id = ").push_bind(tenant).push(" and ");
                     push_start(query, column, start);
-                    of(query, "k.user_id");
                 }
             }
             Self::Department(department) => {
-                between(query, 0);
-                query.push("select k.user_id from memberships k where k.tenant_id = ");
-                query.push_bind(tenant).push(" and ");
-                wanted.filter.standing().push(query, "k");
+                begin(query, 0, "k", "memberships k");
+                query.push("k.tenant_id = ").push_bind(tenant);
                 query.push(" and lower(k.department) = lower(");
                 query.push_bind(department.to_owned()).push(")");
-                of(query, "k.user_id");
             }
-            Self::Role(place) | Self::Workspace(place) => {
-                let group = " join group_members g
-                              on g.tenant_id = h.tenant_id and g.group_id = h.group_id";
-                for (n, (id, join)) in [("h.user_id", ""), ("g.user_id", group)].iter().enumerate()
-                {
-                    between(query, n);
-                    query.push(format!(
-                        "select {id} from role_assignments h{join} where h.tenant_id = "
-                    ));
-                    query.push_bind(tenant).push(format!(" and {id} is not null"));
-                    let column = if matches!(self, Self::Role(_)) { "role" } else { "workspace" };
-                    query.push(format!(" and h.{column}_id = ")).push_bind(place);
-                    query.push(" and (h.ends_at is null or h.ends_at > ");
-                    query.push_bind(wanted.filter.now).push(")");
-                    of(query, id);
-                }
+            Self::Held(held, place) => {
+                begin(query, 0, "h", "role_assignments h");
+                held.push_live(query, wanted, place);
+                begin(query, 1, "g", THROUGH_GROUPS);
+                held.push_live(query, wanted, place);
+                query.push(" and h.standing is null");
             }
             Self::Seen(before) => {
-                between(query, 0);
-                query.push("select s.user_id from activity s where s.tenant_id = ");
-                query.push_bind(tenant).push(" and s.last_sign_in_at < ").push_bind(before);
-                of(query, "s.user_id");
+                begin(query, 0, "s", "activity s");
+                query.push("s.tenant_id = ").push_bind(tenant);
+                query.push(" and s.last_sign_in_at < ").push_bind(before);
             }
         }
     }
@@ -428,20 +325,75 @@ impl Term<'_> {
         });
     }
 
-    /// Whether whoever has this id fits, where many are asked for: the database looks up one by one, or
-    /// finds all first.
-    fn push_of(self, query: &mut Query, wanted: &Wanted<'_>, id: &str) {
-        self.push_parts(query, wanted, Some(id), |query, n| {
+    /// Whether whoever a row of `of` is about fits, where many are asked for: the database looks up one
+    /// by one, or finds all first.
+    fn push_of(self, query: &mut Query, wanted: &Wanted<'_>, of: &str) {
+        self.push_parts(query, wanted, Some(of), |query, n| {
             query.push(if n == 0 { "exists (" } else { ") or exists (" });
         });
         query.push(")");
     }
 
     /// The same, always one by one.
-    fn push_each(self, query: &mut Query, wanted: &Wanted<'_>, id: &str) {
-        self.push_parts(query, wanted, Some(id), |query, n| {
-            query.push(if n == 0 { "(" } else { " limit 1) is not null or (" });
+    fn push_each(self, query: &mut Query, wanted: &Wanted<'_>, of: &str) {
+        self.push_parts(query, wanted, Some(of), |query, n| {
+            query.push(if n == 0 { "exists (" } else { " offset 0) or exists (" });
         });
-        query.push(" limit 1) is not null");
+        query.push(" offset 0)");
     }
+}
+
+const THROUGH_GROUPS: &str = "role_assignments h join group_members g \
+     on g.tenant_id = h.tenant_id and g.group_id = h.group_id";
+
+impl Held {
+    /// How many hold it themselves and without an end.
+    const fn kept(self, survey: &Survey) -> i64 {
+        match self {
+            Self::Role => survey.role_held,
+            Self::Workspace => survey.workspace_held,
+        }
+    }
+
+    const fn column(self) -> &'static str {
+        match self {
+            Self::Role => "h.role_id",
+            Self::Workspace => "h.workspace_id",
+        }
+    }
+
+    /// Assignments of or in this place that have not ended.
+    fn push_live(self, query: &mut Query, wanted: &Wanted<'_>, place: Uuid) {
+        query.push("h.tenant_id = ").push_bind(wanted.tenant.uuid());
+        query.push(format!(" and {} = ", self.column())).push_bind(place);
+        query.push(" and (h.ends_at is null or h.ends_at > ").push_bind(wanted.filter.now);
+        query.push(")");
+    }
+
+    /// Those who hold it themselves and without an end are kept count of; the others are counted.
+    fn push_count(self, query: &mut Query, wanted: &Wanted<'_>, place: Uuid) {
+        let (tenant, standing) = (wanted.tenant.uuid(), wanted.filter.standing());
+        query.push("select coalesce(sum(c.count), 0)::bigint + (");
+        query.push("select count(distinct x.user_id) from (");
+        query.push("select h.user_id, h.standing from role_assignments h where ");
+        self.push_live(query, wanted, place);
+        query.push(" and h.ends_at is not null and ");
+        standing.push(query, "h");
+        query.push(format!(" union all select g.user_id, g.standing from {THROUGH_GROUPS} where "));
+        self.push_live(query, wanted, place);
+        query.push(" and h.standing is null and ");
+        standing.push(query, "g");
+        query.push(") x where not exists (select from role_assignments h where ");
+        self.push_live(query, wanted, place);
+        query.push(" and h.ends_at is null and ");
+        push_holder(query, "x");
+        query.push(")) from holder_counts c where c.tenant_id = ").push_bind(tenant);
+        query.push(" and c.place_id = ").push_bind(place).push(" and ");
+        standing.push(query, "c");
+    }
+}
+
+/// Whether an assignment is of the person that a row of `of` is about.
+fn push_holder(query: &mut Query, of: &str) {
+    query.push(format!("h.standing = {of}.standing and h.user_id = {of}.user_id"));
 }

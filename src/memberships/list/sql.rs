@@ -78,11 +78,13 @@ pub(super) struct Survey {
     /// How many members have the kind and the status, and how many there are.
     pub standing: i64,
     pub all: i64,
-    pub removed: i64,
     pub invited: i64,
     /// How many hold a role differs much, and the database guesses it by the id alone.
     pub role: Option<Uuid>,
     pub workspace: Option<Uuid>,
+    /// How many hold them themselves and without an end.
+    pub role_held: i64,
+    pub workspace_held: i64,
 }
 
 async fn survey(conn: &mut PgConnection, wanted: &Wanted<'_>) -> Result<Survey> {
@@ -90,16 +92,23 @@ async fn survey(conn: &mut PgConnection, wanted: &Wanted<'_>) -> Result<Survey> 
     members::push_kept(&mut query, wanted, wanted.filter.standing());
     query.push(") standing, (");
     members::push_kept(&mut query, wanted, Standing::default());
-    query.push(") \"all\", (select coalesce(sum(m.count), 0)::bigint from member_counts m");
-    query.push(" where m.status = 'removed' and m.tenant_id = ").push_bind(wanted.tenant.uuid());
-    query.push(") removed, (");
+    query.push(") \"all\", (");
     invited::push_count(&mut query, wanted);
     query.push(") invited");
     let Filter { role, workspace, .. } = wanted.filter;
     for (table, column, key) in [("roles", "role", role), ("workspaces", "workspace", workspace)] {
-        query.push(format!(", (select t.id from {table} t where t.tenant_id = "));
-        query.push_bind(wanted.tenant.uuid()).push(" and t.key = ").push_bind(key.clone());
-        query.push(format!(") {column}"));
+        let place = |query: &mut Query| {
+            query.push(format!("(select t.id from {table} t where t.tenant_id = "));
+            query.push_bind(wanted.tenant.uuid()).push(" and t.key = ").push_bind(key.clone());
+            query.push(")");
+        };
+        query.push(", ");
+        place(&mut query);
+        query.push(format!(" {column}, (select coalesce(sum(c.count), 0)::bigint"));
+        query.push(" from holder_counts c where c.tenant_id = ").push_bind(wanted.tenant.uuid());
+        query.push(" and c.place_id = ");
+        place(&mut query);
+        query.push(format!(") {column}_held"));
     }
     Ok(query.build_query_as().fetch_one(conn).await?)
 }
@@ -109,16 +118,20 @@ async fn read(
     permit: &Permit,
     wanted: &Wanted<'_>,
     terms: &Terms<'_>,
-    way: &Way,
+    members: &Way,
 ) -> Result<Vec<Listed>> {
     let mut query =
         QueryBuilder::new("select l.*, l.sort_major::text major, l.sort_minor minor from ((");
-    members::push_page(&mut query, wanted, terms, way);
+    members::push_page(&mut query, wanted, terms, members);
     query.push(") union all (");
     invited::push_page(&mut query, wanted);
     let way = wanted.filter.way();
     query.push(format!(")) l order by l.sort_major {way}, l.sort_minor {way}, l.id {way} limit "));
     query.push_bind(wanted.limit);
+    if !matches!(members, Way::Sorting(_)) {
+        // The index of the order is followed, however few the database thinks will match.
+        sqlx::query("set local enable_sort = off").execute(&mut *conn).await?;
+    }
     // Planned anew each time: the best way depends on what is asked for.
     let rows = query.build_query_as().persistent(false);
     let rows: Vec<ListedRow> = rows.fetch_all(&mut *conn).await?;

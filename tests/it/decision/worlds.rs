@@ -145,7 +145,8 @@ impl Tenant {
         for (m, (active, _, groups)) in world.members.iter().enumerate() {
             let active = if home.is_nil() { world.operators[m] } else { Some(*active) };
             let Some(active) = active else { continue };
-            let (user, status) = (id(1, *n, m), if active { "active" } else { "suspended" });
+            let user = id(1, *n, m);
+            let (status, standing) = if active { ("active", 1) } else { ("suspended", 2) };
             sql += &format!(
                 "insert into memberships (tenant_id, user_id, kind, status, created_at, updated_at)
                  values ('{home}', '{user}', 'internal', '{status}', now(), now());"
@@ -153,7 +154,8 @@ impl Tenant {
             for group in groups.iter().filter(|_| !home.is_nil()) {
                 let group = id(4, *n, usize::from(*group));
                 sql += &format!(
-                    "insert into group_members values ('{home}', '{group}', '{user}', now())
+                    "insert into group_members
+                     values ('{home}', '{group}', '{user}', {standing}, now())
                      on conflict do nothing;"
                 );
             }
@@ -184,15 +186,18 @@ impl Tenant {
                 None => "null".to_owned(),
             };
             sql += &format!(
-                "insert into role_assignments (tenant_id, id, user_id, group_id, role_id,
-                    workspace_id, path, starts_at, ends_at, created_at, created_by)
-                 values ('{home}', '{}', {}, {}, '{role}', {}, '{path}', {}, {}, now(), 'test');",
+                "insert into role_assignments (tenant_id, id, user_id, standing, group_id,
+                    role_id, workspace_id, path, starts_at, ends_at, created_at, created_by)
+                 select '{home}', '{}', u.id, m.standing, {}, '{role}', {}, '{path}', {}, {},
+                    now(), 'test'
+                 from (values ({}::uuid)) u (id)
+                 left join memberships m on m.tenant_id = '{home}' and m.user_id = u.id;",
                 id(5, *n, a),
-                quoted(user),
                 quoted(group),
                 quoted(workspace),
                 date(given.starts),
                 date(given.ends),
+                quoted(user),
             );
         }
         sql

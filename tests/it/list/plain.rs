@@ -90,32 +90,42 @@ async fn furnish(db: &mut PgConnection, n: usize, known: &Known) {
     let status = status.as_str_name().trim_start_matches("MEMBERSHIP_STATUS_").to_lowercase();
     for (statement, holds) in [
         ("update memberships set status = $2 where user_id = $1", true),
-        ("update activity set last_sign_in_at = to_timestamp($2::text::bigint) where user_id = $1", seen.is_some()),
         (
-            "insert into role_assignments (tenant_id, id, user_id, role_id, created_at, created_by)
-             select t.id, gen_random_uuid(), $1, r.id, now(), $2 from tenants t
+            "update activity set last_sign_in_at = to_timestamp($2::text::bigint) where user_id = $1",
+            seen.is_some(),
+        ),
+        (
+            "insert into role_assignments (tenant_id, id, user_id, standing, role_id, created_at,
+                                           created_by)
+             select t.id, gen_random_uuid(), $1, m.standing, r.id, now(), $2 from tenants t
+             join memberships m on m.tenant_id = t.id and m.user_id = $1
              join roles r on r.tenant_id = t.id and r.key = 'secretary' where t.key = 'acme'",
             n % 4 == 1,
         ),
         (
-            "insert into role_assignments (tenant_id, id, user_id, role_id, workspace_id, created_at,
-                                           created_by)
-             select t.id, gen_random_uuid(), $1, r.id, w.id, now(), $2 from tenants t
+            "insert into role_assignments (tenant_id, id, user_id, standing, role_id, workspace_id,
+                                           created_at, created_by)
+             select t.id, gen_random_uuid(), $1, m.standing, r.id, w.id, now(), $2 from tenants t
+             join memberships m on m.tenant_id = t.id and m.user_id = $1
              join roles r on r.tenant_id = t.id and r.key = 'employee'
              join workspaces w on w.tenant_id = t.id and w.key = 'lyon' where t.key = 'acme'",
             n % 10 == 7,
         ),
         (
-            "insert into role_assignments (tenant_id, id, user_id, role_id, workspace_id, ends_at,
-                                           created_at, created_by)
-             select t.id, gen_random_uuid(), $1, r.id, w.id, now() - interval '1 hour', now(), $2
-             from tenants t join roles r on r.tenant_id = t.id and r.key = 'secretary'
+            "insert into role_assignments (tenant_id, id, user_id, standing, role_id, workspace_id,
+                                           ends_at, created_at, created_by)
+             select t.id, gen_random_uuid(), $1, m.standing, r.id, w.id,
+                    now() - interval '1 hour', now(), $2
+             from tenants t join memberships m on m.tenant_id = t.id and m.user_id = $1
+             join roles r on r.tenant_id = t.id and r.key = 'secretary'
              join workspaces w on w.tenant_id = t.id and w.key = 'lyon' where t.key = 'acme'",
             n.is_multiple_of(6),
         ),
         (
-            "insert into group_members (tenant_id, group_id, user_id, created_at)
-             select t.id, g.id, $1, now() from tenants t join groups g on g.tenant_id = t.id
+            "insert into group_members (tenant_id, group_id, user_id, standing, created_at)
+             select t.id, g.id, $1, m.standing, now()
+             from tenants t join memberships m on m.tenant_id = t.id and m.user_id = $1
+             join groups g on g.tenant_id = t.id
              where t.key = 'acme' and g.key = 'team' and $2 <> ''",
             n % 13 == 1,
         ),

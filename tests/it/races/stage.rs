@@ -237,6 +237,17 @@ const INVARIANTS: &str = "
     where c.tenant_id = t.id
     having sum(c.count) <> (select count(*) from memberships m, t where m.tenant_id = t.id)
     union all
+    select 'holders are counted as ' || coalesce(c.count, 0) || ', not ' || coalesce(h.count, 0)
+    from (
+        select p.place, standing, count(distinct user_id) from role_assignments a
+        join t on t.id = a.tenant_id
+        cross join lateral (values (a.role_id), (a.workspace_id)) p (place)
+        where user_id is not null and p.place is not null and ends_at is null group by 1, 2
+    ) h
+    full join (select c.* from holder_counts c join t on t.id = c.tenant_id where c.count <> 0) c
+    on c.place_id = h.place and c.standing = h.standing
+    where coalesce(c.count, 0) <> coalesce(h.count, 0)
+    union all
     select n || ' seats are taken' from used, t join tenant_plans p on p.tenant_id = t.id
     where n > p.seat_limit
     union all
