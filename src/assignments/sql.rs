@@ -241,18 +241,23 @@ async fn read_shown(
     subjects: &[Uuid],
 ) -> Result<Vec<(Uuid, Uuid, Shown)>> {
     let rows = sqlx::query!(
-        r#"select a.tenant_id, h.subject "subject!", a.id, r.key "role", w.key "workspace?", a.path,
-                  a.starts_at, a.ends_at, coalesce(g.key, '') "group!"
-           from (select a.tenant_id, a.id, a.user_id subject from role_assignments a
-                 where a.tenant_id = any($1) and a.user_id = any($2)
+        r#"select a.tenant_id "tenant_id!", a.subject "subject!", a.id "id!", r.key "role",
+                  w.key "workspace?", a.path "path!", a.starts_at, a.ends_at,
+                  coalesce(g.key, '') "group!"
+           from (select a.user_id subject, a.tenant_id, a.id, a.role_id, a.workspace_id, a.path,
+                        a.starts_at, a.ends_at, a.group_id
+                 from role_assignments a where a.tenant_id = any($1) and a.user_id = any($2)
                  union all
-                 select a.tenant_id, a.id, a.service_account_id from role_assignments a
+                 select a.service_account_id, a.tenant_id, a.id, a.role_id, a.workspace_id, a.path,
+                        a.starts_at, a.ends_at, a.group_id
+                 from role_assignments a
                  where a.tenant_id = any($1) and a.service_account_id = any($2)
                  union all
-                 select a.tenant_id, a.id, m.user_id from group_members m
+                 select m.user_id, a.tenant_id, a.id, a.role_id, a.workspace_id, a.path,
+                        a.starts_at, a.ends_at, a.group_id
+                 from group_members m
                  join role_assignments a on a.tenant_id = m.tenant_id and a.group_id = m.group_id
-                 where m.tenant_id = any($1) and m.user_id = any($2)) h
-           join role_assignments a on a.tenant_id = h.tenant_id and a.id = h.id
+                 where m.tenant_id = any($1) and m.user_id = any($2)) a
            join roles r on r.tenant_id = a.tenant_id and r.id = a.role_id
            left join workspaces w on w.tenant_id = a.tenant_id and w.id = a.workspace_id
            left join groups g on g.tenant_id = a.tenant_id and g.id = a.group_id

@@ -153,15 +153,17 @@ pub(super) async fn find(
             return Ok((found, Way::Meeting));
         }
     }
-    let mut query = Query::new("select array(select ");
-    query.push(if terms.repeats() { "distinct x.user_id from (" } else { "x.user_id from (" });
+    let mut query = Query::new("select array(select x.user_id from (");
     terms.push_matching(&mut query, wanted);
     query.push(") x limit ").push_bind(MOST + 1).push(")");
-    let ids: Vec<Uuid> = query.build_query_scalar().persistent(false).fetch_one(&mut *conn).await?;
-    let found = i64::try_from(ids.len()).unwrap_or(i64::MAX);
-    if found > MOST {
+    let mut ids: Vec<Uuid> =
+        query.build_query_scalar().persistent(false).fetch_one(&mut *conn).await?;
+    if i64::try_from(ids.len()).unwrap_or(i64::MAX) > MOST {
         return Ok((count(conn).await?, Way::Meeting));
     }
+    ids.sort_unstable();
+    ids.dedup();
+    let found = i64::try_from(ids.len()).unwrap_or(i64::MAX);
     let way = match found.saturating_mul(found) {
         _ if sorting(found) => Way::Sorting(ids),
         square if square < rows.saturating_mul(4) => Way::Picking(ids),
@@ -195,14 +197,7 @@ pub(super) fn push_page(query: &mut Query, wanted: &Wanted<'_>, terms: &Terms<'_
                 query.push(format!("{table}.standing > 0 and coalesce({table}.user_id = any("));
                 query.push_bind(ids.clone()).push("), false)");
             }
-            _ => {
-                wanted.filter.standing().push(query, table);
-                for term in &terms.0 {
-                    query.push(" and (");
-                    term.push_each(query, wanted, table);
-                    query.push(")");
-                }
-            }
+            _ => terms.push_each(query, wanted, table),
         }
     }
     sort.push_after(query, wanted);
@@ -229,6 +224,22 @@ impl Terms<'_> {
     /// Whether somebody may match more than once.
     fn repeats(&self) -> bool {
         matches!(self.0.first(), Some(Term::Starts(_) | Term::Held(..)))
+    }
+
+    /// Looks up whom a table gives in the order of the list.
+    fn push_each(&self, query: &mut Query, wanted: &Wanted<'_>, table: &str) {
+        wanted.filter.standing().push(query, table);
+        for term in &self.0 {
+            query.push(" and (");
+            match term {
+                // In this order it says where to begin or end.
+                Term::Seen(before) if wanted.filter.order == Order::LastSignIn => {
+                    query.push("a.last_sign_in_at < ").push_bind(*before);
+                }
+                _ => term.push_each(query, wanted, table),
+            }
+            query.push(")");
+        }
     }
 
     /// How many members match, for what is not kept.
