@@ -19,7 +19,7 @@ pub const AUTHORIZATION: &str = "authorization";
 pub const ON_BEHALF_OF: &str = "rolecall-on-behalf-of";
 
 /// What a call says about who calls.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Presented<'a> {
     pub authorization: Option<&'a HeaderValue>,
     pub on_behalf_of: Option<&'a HeaderValue>,

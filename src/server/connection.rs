@@ -16,10 +16,7 @@ use std::{
 use axum::{Router, extract::ConnectInfo, routing::future::RouteFuture};
 use bytes::Bytes;
 use futures::FutureExt;
-use h2::{
-    Ping, PingPong, RecvStream,
-    server::{Connection, SendResponse},
-};
+use h2::{Ping, PingPong, server::Connection};
 use http::Request;
 use hyper::body::Body;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -33,7 +30,7 @@ use tower::Service;
 
 use super::{
     body,
-    fast::{Fast, Moment},
+    fast::{Arrived, Fast},
 };
 use crate::caller::Peer;
 
@@ -107,21 +104,23 @@ impl Visit {
             greeted.map_err(|_| ConnectionError::Silent)??;
         let mut pulse = connection.ping_pong().map(Pulse::new);
         let mut stop = pin!(stopping.wait_for(|stop| *stop).map(drop).fuse());
-        let mut arrived = Vec::new();
+        let (mut arrived, mut started) = (Vec::new(), std::time::Instant::now());
         poll_fn(|cx| {
             if stop.poll_unpin(cx).is_ready() {
                 connection.graceful_shutdown();
             }
             loop {
-                match connection.poll_accept(cx)? {
-                    Poll::Ready(Some(call)) => arrived.push(call),
+                match connection.poll_accept(cx) {
+                    Poll::Ready(Some(call)) => {
+                        if arrived.is_empty() {
+                            started = std::time::Instant::now();
+                        }
+                        arrived.push(Arrived::new(call?, started));
+                    }
                     Poll::Ready(None) => return Poll::Ready(Ok(())),
                     Poll::Pending if arrived.is_empty() => break,
                     Poll::Pending => {
-                        let moment = front.fast.moment();
-                        for (request, respond) in arrived.drain(..) {
-                            front.answer(peer, moment, request, respond);
-                        }
+                        front.fast.answer(&mut arrived, |left| front.answer(peer, left));
                     }
                 }
             }
@@ -212,21 +211,12 @@ impl Pulse {
     }
 }
 
-type Respond = SendResponse<Bytes>;
-
 impl Front {
-    /// Answers now what can be answered now; the rest waits in a task of its own.
-    fn answer(
-        self: &Arc<Self>,
-        peer: Peer,
-        moment: Moment,
-        request: Request<RecvStream>,
-        mut respond: Respond,
-    ) {
-        let Some(left) = self.fast.answer(moment, request, &mut respond) else { return };
+    /// Answers in a task of its own what could not be answered at once.
+    fn answer(self: &Arc<Self>, peer: Peer, left: Arrived) {
         let front = self.clone();
         tokio::spawn(async move {
-            let Some(request) = front.fast.finish(*left, &mut respond).await else { return };
+            let Some((request, mut respond)) = front.fast.finish(left).await else { return };
             let answered = tokio::select! {
                 Ok(response) = front.call(peer, request) => body::send(response, respond).await,
                 // Whoever hangs up lets go of the call.

@@ -12,6 +12,7 @@ mod checks;
 
 use std::{
     future::poll_fn,
+    iter::repeat,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
@@ -20,10 +21,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use h2::{RecvStream, server::SendResponse};
-use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, Version, header::CONTENT_TYPE,
-    request::Parts,
-};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header::CONTENT_TYPE};
 
 use self::checks::{Answerer, Asking};
 use super::{
@@ -35,7 +33,7 @@ use crate::{
     access::{self, Presented},
     app::App,
     caller::Call,
-    decision::Time,
+    decision::{Facts, Time},
     permissions,
     proto::Rule,
 };
@@ -62,21 +60,25 @@ struct Lane {
     duration: metrics::Histogram,
 }
 
-/// When calls that arrived together began.
-#[derive(Debug, Clone, Copy)]
-pub struct Moment {
+/// A call whose headers have arrived.
+pub struct Arrived {
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+    /// When the first of those began that it arrived with.
     started: Instant,
-    now: Time,
-}
-
-/// A call that was not answered at once.
-pub struct Left {
-    moment: Moment,
-    head: Parts,
-    body: Unread,
-    /// For the rest of its message; otherwise the router answers it.
+    /// The number of its lane; nothing: the router answers it.
+    lane: Option<usize>,
+    /// What was read of its body.
+    read: Bytes,
+    /// For the rest of its message.
     waits: bool,
 }
+
+/// A framed answer, and the id that the caller gave the request.
+type Answer = (Bytes, Option<HeaderValue>);
+
+/// Who called last among those that arrived together: mostly they are one.
+type Known<'a> = Option<(Presented<'a>, Call)>;
 
 /// What of the headers matters here.
 #[derive(Default)]
@@ -130,104 +132,108 @@ impl Fast {
         Self { app, lanes, calls: AtomicU32::new(0) }
     }
 
-    /// Of calls that are answered now.
-    pub fn moment(&self) -> Moment {
-        Moment { started: Instant::now(), now: self.app.clock.now() }
-    }
-
-    /// Answers at once what arrived as a whole, as most messages do; the others are given back.
-    pub fn answer(
-        &self,
-        moment: Moment,
-        request: Request<RecvStream>,
-        respond: &mut SendResponse<Bytes>,
-    ) -> Option<Box<Left>> {
-        let (head, rest) = request.into_parts();
-        let body = Unread { read: Bytes::new(), rest };
-        let mut call = Left { moment, head, body, waits: false };
-        if let Some(lane) = self.lane(&call.head) {
-            call.waits = collect(&mut call.body).now_or_never().is_none();
-            if !call.waits && self.end(lane, &call, respond) {
-                return None;
+    /// Answers at once, and from the same facts, what arrived together as a whole, as most messages do.
+    pub fn answer(&self, arrived: &mut Vec<Arrived>, mut left: impl FnMut(Arrived)) {
+        for call in arrived.iter_mut() {
+            call.lane = self.lane(&call.request);
+            call.waits = call.lane.is_some() && call.collect().now_or_never().is_none();
+        }
+        let answers = self.decide(arrived, self.app.clock.now());
+        let now = Instant::now();
+        for (call, answer) in arrived.drain(..).zip(answers.into_iter().chain(repeat(None))) {
+            match answer {
+                Some(answer) => self.send(call, answer, now),
+                None => left(call),
             }
         }
-        Some(Box::new(call))
     }
 
     /// Waits for the rest of a message; nothing is left for the router of what could be answered then.
     pub async fn finish(
         &self,
-        mut call: Left,
-        respond: &mut SendResponse<Bytes>,
-    ) -> Option<Request<Unread>> {
+        mut call: Arrived,
+    ) -> Option<(Request<Unread>, SendResponse<Bytes>)> {
         if call.waits {
-            let _ = tokio::time::timeout(PATIENCE, collect(&mut call.body)).await;
-            call.moment.now = self.app.clock.now();
-            let lane = self.lanes.iter().find(|lane| lane.path == call.head.uri.path());
-            if lane.is_some_and(|lane| self.end(lane, &call, respond)) {
+            let _ = tokio::time::timeout(PATIENCE, call.collect()).await;
+            call.waits = false;
+            let answer = self.decide(std::slice::from_ref(&call), self.app.clock.now()).pop();
+            if let Some(answer) = answer.flatten() {
+                self.send(call, answer, Instant::now());
                 return None;
             }
         }
-        Some(Request::from_parts(call.head, call.body))
-    }
-
-    /// Whether it was answered.
-    fn end(&self, lane: &Lane, call: &Left, respond: &mut SendResponse<Bytes>) -> bool {
-        let told = Told::by(&call.head.headers);
-        if told.is_ordinary()
-            && call.body.rest.is_end_stream()
-            && let Some(message) = unframe(&call.body.read)
-            && let Some(answer) = self.decide(lane, &told.presented, call.moment.now, message)
-        {
-            let (head, trailers) = good(told.request_id);
-            if let Err(error) = send_at_once(head, answer, trailers, respond) {
-                tracing::debug!(%error, "an answer was not sent");
-            }
-            lane.duration.record(call.moment.started.elapsed());
-            return true;
-        }
-        false
+        let Arrived { request, respond, read, .. } = call;
+        Some((request.map(|rest| Unread { read, rest }), respond))
     }
 
     /// The lane of a call that is not sampled.
-    fn lane(&self, head: &Parts) -> Option<&Lane> {
-        let lane = self.lanes.iter().find(|lane| lane.path == head.uri.path())?;
-        let ordinary = head.method == Method::POST && head.version == Version::HTTP_2;
+    fn lane(&self, request: &Request<RecvStream>) -> Option<usize> {
+        let lane = self.lanes.iter().position(|lane| lane.path == request.uri().path())?;
+        let ordinary = request.method() == Method::POST && request.version() == Version::HTTP_2;
         let sampled = self.calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(SAMPLED);
         (ordinary && !sampled).then_some(lane)
     }
 
-    /// The framed answer.
-    fn decide(
-        &self,
-        lane: &Lane,
-        presented: &Presented<'_>,
-        now: Time,
-        message: &[u8],
-    ) -> Option<Bytes> {
-        let keys = &self.app.keys;
-        let decided = AssertUnwindSafe(|| {
-            permissions::ask_now(&self.app, |facts| {
-                let caller = access::recognise(keys, facts, lane.rule, presented, now)?;
-                let Ok(caller) = caller else { return Ok(None) };
-                let (path, rule) = (lane.path, lane.rule);
-                let call =
-                    Call { path, rule, caller, source: String::new(), user_agent: String::new() };
-                let activity = &self.app.activity;
-                if let Some(claims) = call.caller.session() {
-                    activity.note(claims, now);
-                }
-                let asking = Asking { keys, activity, facts, call: &call, now };
-                let mut frame = Vec::with_capacity(64);
-                frame.extend_from_slice(&[0; PREFIX]);
-                let answered = (lane.answerer)(&asking, message, &mut frame)?;
-                Ok(answered.map(|()| frame))
-            })
+    /// The answers to these, all or none of them from facts that count.
+    fn decide(&self, calls: &[Arrived], now: Time) -> Vec<Option<Answer>> {
+        let decided = permissions::ask_now(&self.app, |facts| {
+            let mut known = None;
+            let decided = |call| {
+                let decided = AssertUnwindSafe(|| self.decide_one(facts, call, now, &mut known));
+                catch_unwind(decided).ok().flatten()
+            };
+            Ok(calls.iter().map(decided).collect())
         });
-        let mut frame = catch_unwind(decided).ok()??.ok()??;
+        decided.and_then(Result::ok).unwrap_or_default()
+    }
+
+    fn decide_one<'a>(
+        &self,
+        facts: &Facts,
+        arrived: &'a Arrived,
+        now: Time,
+        known: &mut Known<'a>,
+    ) -> Option<Answer> {
+        let lane = &self.lanes[arrived.lane.filter(|_| !arrived.waits)?];
+        let told = Told::by(arrived.request.headers());
+        if !told.is_ordinary() || !arrived.request.body().is_end_stream() {
+            return None;
+        }
+        let message = unframe(&arrived.read)?;
+        let (keys, activity) = (&self.app.keys, &self.app.activity);
+        let same = |(presented, call): &(Presented<'_>, Call)| {
+            *presented == told.presented && call.path == lane.path
+        };
+        if !known.as_ref().is_some_and(same) {
+            let (path, rule) = (lane.path, lane.rule);
+            let caller = access::recognise(keys, facts, rule, &told.presented, now).ok()?.ok()?;
+            let call =
+                Call { path, rule, caller, source: String::new(), user_agent: String::new() };
+            if let Some(claims) = call.caller.session() {
+                activity.note(claims, now);
+            }
+            *known = Some((told.presented, call));
+        }
+        let (_, call) = known.as_ref()?;
+        let asking = Asking { keys, activity, facts, call, now };
+        let mut frame = Vec::with_capacity(64);
+        frame.extend_from_slice(&[0; PREFIX]);
+        (lane.answerer)(&asking, message, &mut frame).ok()??;
         let length = u32::try_from(frame.len() - PREFIX).ok()?;
         frame[1..PREFIX].copy_from_slice(&length.to_be_bytes());
-        Some(frame.into())
+        let id = told.request_id.filter(|id| layer::is_request_id(id));
+        Some((frame.into(), id.cloned()))
+    }
+
+    fn send(&self, call: Arrived, (answer, request_id): Answer, now: Instant) {
+        let Arrived { mut respond, started, lane, .. } = call;
+        let (head, trailers) = good(request_id);
+        if let Err(error) = send_at_once(head, answer, trailers, &mut respond) {
+            tracing::debug!(%error, "an answer was not sent");
+        }
+        if let Some(lane) = lane {
+            self.lanes[lane].duration.record(now - started);
+        }
     }
 }
 
@@ -237,18 +243,27 @@ fn is_sampled(traceparent: &[u8]) -> bool {
     flag.is_some_and(|flag| flag & 1 == 1)
 }
 
-/// Reads on until the end, or until it is more than one message that the short way takes. It may be
-/// dropped and called again.
-async fn collect(body: &mut Unread) {
-    let Unread { read, rest } = body;
-    while !rest.is_end_stream() && read.len() <= PREFIX + MAX_MESSAGE {
-        let Ok(Some(data)) = poll_fn(|cx| poll_data(rest, cx)).await else { return };
-        if read.is_empty() {
-            *read = data;
-        } else {
-            let mut longer = BytesMut::from(std::mem::take(read));
-            longer.extend_from_slice(&data);
-            *read = longer.freeze();
+impl Arrived {
+    pub fn new(
+        (request, respond): (Request<RecvStream>, SendResponse<Bytes>),
+        started: Instant,
+    ) -> Self {
+        Self { request, respond, started, lane: None, read: Bytes::new(), waits: false }
+    }
+
+    /// Reads on until the end, or until it is more than one message that the short way takes. It may be
+    /// dropped and called again.
+    async fn collect(&mut self) {
+        let (read, rest) = (&mut self.read, self.request.body_mut());
+        while !rest.is_end_stream() && read.len() <= PREFIX + MAX_MESSAGE {
+            let Ok(Some(data)) = poll_fn(|cx| poll_data(rest, cx)).await else { return };
+            if read.is_empty() {
+                *read = data;
+            } else {
+                let mut longer = BytesMut::from(std::mem::take(read));
+                longer.extend_from_slice(&data);
+                *read = longer.freeze();
+            }
         }
     }
 }
@@ -262,12 +277,12 @@ fn unframe(body: &[u8]) -> Option<&[u8]> {
 }
 
 /// What surrounds the message of an answer that is none but good.
-fn good(request_id: Option<&HeaderValue>) -> (Response<()>, HeaderMap) {
+fn good(request_id: Option<HeaderValue>) -> (Response<()>, HeaderMap) {
     let mut head = Response::new(());
     let headers = head.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    if let Some(id) = request_id.filter(|id| layer::is_request_id(id)) {
-        headers.insert(layer::REQUEST_ID, id.clone());
+    if let Some(id) = request_id {
+        headers.insert(layer::REQUEST_ID, id);
     }
     let mut trailers = HeaderMap::with_capacity(1);
     trailers.insert("grpc-status", HeaderValue::from_static("0"));

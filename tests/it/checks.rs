@@ -2,6 +2,7 @@
 //! malformed on the wire.
 
 use std::{
+    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -23,7 +24,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming};
 use tower::ServiceExt;
 
-use crate::world::{Api, World, check, field, reason};
+use crate::world::{Api, Auth, World, check, field, reason};
 
 pub const CHECK: &str = "/rolecall.v1.PermissionService/CheckPermission";
 pub const BATCH: &str = "/rolecall.v1.PermissionService/BatchCheckPermissions";
@@ -457,6 +458,44 @@ fn malformed(good: &[u8]) -> [(&'static str, Bytes); 14] {
         ("a wire type that does not exist", with(&[0x0f, 0])),
         ("a varint without end", with(&[0xff; 11])),
     ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_who_share_a_connection_are_told_apart() {
+    let mut world = World::start().await;
+    let (admin, user) = world.tenant("acme").await;
+    let (other, stranger) = world.tenant("other").await;
+    let credentials = [
+        admin.auth.clone(),
+        other.auth.clone(),
+        world.operator.auth.clone(),
+        Auth::of("rck_unknown"),
+        Auth::of(""),
+    ];
+    let callers = credentials.map(|auth| Api { channel: admin.channel.clone(), auth });
+    let body = frame(&check("acme", &user, "iam.administer", "").encode_to_vec());
+    let mut cases = Vec::new();
+    for caller in &callers {
+        for person in [None, Some(&user), Some(&stranger)] {
+            let headers: Vec<_> =
+                person.map(|id| ("rolecall-on-behalf-of", id.as_str())).into_iter().collect();
+            let routed = [headers.as_slice(), &[ROUTER]].concat();
+            let expected = send(caller, CHECK, body.clone(), &routed).await;
+            cases.push((caller, headers, expected));
+        }
+    }
+    let codes: HashSet<i32> = cases.iter().map(|(_, _, expected)| expected.code).collect();
+    assert_eq!(codes, [0, 7, 16].into(), "allowed, denied and unknown");
+    for round in 0..cases.len() {
+        cases.rotate_left(round);
+        // They arrive together, so that one may follow any other.
+        let calls = cases.iter().cycle().step_by(round + 1).take(60).map(|case| async {
+            let (caller, headers, expected) = case;
+            assert_eq!(send(caller, CHECK, body.clone(), headers).await, *expected);
+        });
+        futures::future::join_all(calls).await;
+    }
+    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

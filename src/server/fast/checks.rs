@@ -37,7 +37,10 @@ pub fn check(
     answer: &mut Vec<u8>,
 ) -> Result<Option<()>, TenantNotLoaded> {
     let Some(question) = Question::read(message) else { return Ok(None) };
-    let Some(Ok(asked)) = question.parse(asking.keys, question.tenant) else { return Ok(None) };
+    let Ok(asked) = question.parse(asking.keys, question.tenant) else { return Ok(None) };
+    if asked.is_address() {
+        return Ok(None);
+    }
     let Ok(decided) = permissions::check(asking.facts, asking.call, &asked, asking.now)? else {
         return Ok(None);
     };
@@ -61,14 +64,14 @@ pub fn batch(
     let Asking { facts, call, now, .. } = *asking;
     let Ok(admitted) = permissions::admit(facts, call, tenant, now)? else { return Ok(None) };
     for (_, item) in Fields(message).flatten().filter(|(tag, _)| *tag == ITEMS) {
-        let asked = Question::read(item).and_then(|question| question.parse(asking.keys, tenant));
-        let result = match asked {
-            Some(Ok(asked)) => {
+        let Some(question) = Question::read(item) else { return Ok(None) };
+        let result = match question.parse(asking.keys, tenant) {
+            Ok(asked) if asked.is_address() => return Ok(None),
+            Ok(asked) => {
                 asked.note(asking.activity, now);
                 admitted.decide(&asked)?.into()
             }
-            Some(Err(malformed)) => pb::CheckPermissionResult::from(malformed),
-            None => return Ok(None),
+            Err(malformed) => pb::CheckPermissionResult::from(malformed),
         };
         message::encode(RESULTS, &result, answer);
     }
@@ -108,7 +111,10 @@ struct Question<'a> {
 impl<'a> Question<'a> {
     fn read(message: &'a [u8]) -> Option<Self> {
         let mut question = Self::default();
-        for field in Fields(message) {
+        // Nearly always all of it is text, and is sooner looked at than its parts.
+        let whole = std::str::from_utf8(message).ok();
+        let mut fields = Fields(message);
+        while let Some(field) = fields.next() {
             let (tag, text) = field?;
             let field = match tag {
                 1 => &mut question.tenant,
@@ -118,15 +124,18 @@ impl<'a> Question<'a> {
                 CONSISTENCY => return None,
                 _ => continue,
             };
-            *field = std::str::from_utf8(text).ok()?;
+            let end = message.len() - fields.0.len();
+            *field = match whole {
+                Some(whole) => whole.get(end - text.len()..end)?,
+                None => std::str::from_utf8(text).ok()?,
+            };
         }
         Some(question)
     }
 
-    /// Nothing for an address, which has to be looked up.
-    fn parse(&self, keys: &Keys, tenant: &'a str) -> Option<crate::error::Result<Asked<'a>>> {
-        let asked = Asked::parse(keys, tenant, self.subject, self.permission, self.resource);
-        asked.map(|asked| (!asked.is_address()).then_some(asked)).transpose()
+    #[inline]
+    fn parse(&self, keys: &Keys, tenant: &'a str) -> crate::error::Result<Asked<'a>> {
+        Asked::parse(keys, tenant, self.subject, self.permission, self.resource)
     }
 }
 
