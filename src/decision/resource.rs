@@ -40,23 +40,22 @@ impl<'a> Resource<'a> {
             return Err(ResourceError::Length);
         }
         let mut count = 1;
+        let mut wanted = TYPE;
         let mut empty = true;
         for byte in text.bytes() {
-            if byte == b'/' {
-                if empty {
-                    return Err(ResourceError::Pairs);
-                }
-                count += 1;
-                empty = true;
-                continue;
-            }
-            let is_id = count % 2 == 0;
-            if !(is_type_byte(byte) || is_id && is_id_byte(byte)) {
+            if CLASSES[usize::from(byte)] & wanted != 0 {
+                empty = false;
+            } else if byte != b'/' {
                 return Err(ResourceError::Characters);
+            } else if empty {
+                return Err(ResourceError::Pairs);
+            } else {
+                count += 1;
+                wanted ^= TYPE | ID;
+                empty = true;
             }
-            empty = false;
         }
-        if empty || count % 2 != 0 {
+        if empty || wanted == TYPE {
             return Err(ResourceError::Pairs);
         }
         if !text.is_ascii() && !text.chars().all(|c| c.is_ascii() || c.is_alphanumeric()) {
@@ -75,14 +74,23 @@ impl<'a> Resource<'a> {
     }
 }
 
-fn is_type_byte(byte: u8) -> bool {
-    matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-')
-}
+const TYPE: u8 = 1;
+const ID: u8 = 2;
 
-/// Whether an id may have it, besides what a type may have; letters beyond ASCII are looked at as a whole.
-fn is_id_byte(byte: u8) -> bool {
-    matches!(byte, b'A'..=b'Z' | b'.' | b'~' | b':' | b'@' | b'=' | b'+' | 0x80..)
-}
+/// Where each byte may stand; letters beyond ASCII are looked at as a whole.
+static CLASSES: [u8; 256] = {
+    let mut classes = [ID; 256];
+    let mut byte = 0;
+    while byte < 0x80 {
+        classes[byte as usize] = match byte {
+            b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' => TYPE | ID,
+            b'A'..=b'Z' | b'.' | b'~' | b':' | b'@' | b'=' | b'+' => ID,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    classes
+};
 
 /// Whether `path` is `scope` or lies beneath it; both are pairs.
 #[must_use]

@@ -43,7 +43,7 @@ impl Revision {
         let mut text = String::with_capacity(PREFIX.len() + DIGITS);
         text.push_str(PREFIX);
         if URL_SAFE_NO_PAD.encode_slice(bytes, &mut digits).is_ok() {
-            text.extend(digits.map(char::from));
+            text.push_str(str::from_utf8(&digits).unwrap_or_default());
         }
         text
     }

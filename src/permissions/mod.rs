@@ -68,6 +68,7 @@ fn resource(text: &str) -> Result<Resource<'_>> {
 impl<'a> Asked<'a> {
     /// # Errors
     /// `INVALID_ARGUMENT` naming what is malformed.
+    #[inline]
     pub fn parse(
         keys: &Keys,
         tenant: &'a str,
@@ -113,18 +114,19 @@ impl<'a> Asked<'a> {
 }
 
 impl Named {
+    #[inline]
     fn parse(keys: &Keys, text: &str) -> Result<Self> {
-        if secret::is_session_token(text) {
+        if let Ok(id) = text.parse() {
+            Ok(Self::Id(id))
+        } else if secret::is_session_token(text) {
             Ok(Self::Session(keys.open_session(text)))
         } else if secret::is_api_key(text) {
             Ok(Self::Key(secret::hash_api_key(text)))
         } else if text.contains('@') {
             Email::parse("subject", text).map(Self::Email)
         } else {
-            text.parse().map(Self::Id).map_err(|_| {
-                let wanted = "expected `usr_…`, `svc_…`, a session token, an api key or an address";
-                Error::invalid("subject", wanted)
-            })
+            let wanted = "expected `usr_…`, `svc_…`, a session token, an api key or an address";
+            Err(Error::invalid("subject", wanted))
         }
     }
 
