@@ -33,7 +33,10 @@ use std::{
 };
 
 use clap::Parser;
-use rolecall::proto as pb;
+use rolecall::{
+    config::{LogArgs, LogFormat},
+    proto as pb, telemetry,
+};
 
 use client::Client;
 use generator::{Calls, Load, Requests};
@@ -99,6 +102,11 @@ enum ServerProcess {
 
 fn main() {
     let mut args = Args::parse();
+    if args.server.is_some() {
+        // As a server does, which decides what becomes of every span that a library opens.
+        let (log, log_format) = ("warn".to_owned(), LogFormat::Pretty);
+        telemetry::log(&LogArgs { log, log_format }).unwrap();
+    }
     if matches!(args.server, Some(ServerProcess::Bare)) {
         return servers::bare();
     }
