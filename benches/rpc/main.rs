@@ -104,7 +104,7 @@ fn main() {
     let mut args = Args::parse();
     if args.server.is_some() {
         // As a server does, which decides what becomes of every span that a library opens.
-        let (log, log_format) = ("warn".to_owned(), LogFormat::Pretty);
+        let (log, log_format) = ("error".to_owned(), LogFormat::Pretty);
         telemetry::log(&LogArgs { log, log_format }).unwrap();
     }
     if matches!(args.server, Some(ServerProcess::Bare)) {
