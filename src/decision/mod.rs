@@ -9,6 +9,7 @@
 
 mod authority;
 mod bulk;
+mod bytes;
 mod decide;
 mod explain;
 mod facts;

@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use super::bytes;
+
 /// The longest permission or pattern, in bytes.
 pub const MAX_PERMISSION: usize = 128;
 
@@ -16,23 +18,12 @@ pub enum PermissionError {
     Length,
 }
 
-/// Whether a word may have this byte.
-static IN_WORDS: [bool; 256] = {
-    let mut allowed = [false; 256];
-    let mut byte = 0;
-    while byte < 0x80 {
-        allowed[byte as usize] = matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
-        byte += 1;
-    }
-    allowed
-};
-
 /// How many words there are between the dots; nothing when one is empty or has other characters.
 fn segments(text: &str) -> Option<usize> {
     let mut count = 1;
     let mut empty = true;
     for byte in text.bytes() {
-        if IN_WORDS[usize::from(byte)] {
+        if bytes::is(byte, bytes::WORD) {
             empty = false;
         } else if byte == b'.' && !empty {
             count += 1;

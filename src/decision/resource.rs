@@ -1,5 +1,7 @@
 //! Resources and scopes: one syntax for where something is and where a role assignment holds.
 
+use super::bytes::{self, ID, WORD};
+
 /// The longest resource, in bytes.
 pub const MAX_RESOURCE: usize = 1024;
 /// The most pairs of type and id in a resource.
@@ -40,22 +42,27 @@ impl<'a> Resource<'a> {
             return Err(ResourceError::Length);
         }
         let mut count = 1;
-        let mut wanted = TYPE;
+        // The end of the first pair.
+        let mut first = text.len();
+        let mut wanted = WORD;
         let mut empty = true;
-        for byte in text.bytes() {
-            if CLASSES[usize::from(byte)] & wanted != 0 {
+        for (at, byte) in text.bytes().enumerate() {
+            if bytes::is(byte, wanted) {
                 empty = false;
             } else if byte != b'/' {
                 return Err(ResourceError::Characters);
             } else if empty {
                 return Err(ResourceError::Pairs);
             } else {
+                if count == 2 {
+                    first = at;
+                }
                 count += 1;
-                wanted ^= TYPE | ID;
+                wanted ^= WORD | ID;
                 empty = true;
             }
         }
-        if empty || wanted == TYPE {
+        if empty || wanted == WORD {
             return Err(ResourceError::Pairs);
         }
         if !text.is_ascii() && !text.chars().all(|c| c.is_ascii() || c.is_alphanumeric()) {
@@ -64,33 +71,15 @@ impl<'a> Resource<'a> {
         if count > 2 * MAX_PAIRS {
             return Err(ResourceError::Length);
         }
-        Ok(match text.strip_prefix("workspaces/") {
-            Some(rest) => {
-                let (workspace, path) = rest.split_once('/').unwrap_or((rest, ""));
-                Self { workspace: Some(workspace), path }
+        let (pair, rest) = text.split_at(first);
+        Ok(match pair.strip_prefix("workspaces/") {
+            Some(key) => {
+                Self { workspace: Some(key), path: rest.strip_prefix('/').unwrap_or_default() }
             }
             None => Self { workspace: None, path: text },
         })
     }
 }
-
-const TYPE: u8 = 1;
-const ID: u8 = 2;
-
-/// Where each byte may stand; letters beyond ASCII are looked at as a whole.
-static CLASSES: [u8; 256] = {
-    let mut classes = [ID; 256];
-    let mut byte = 0;
-    while byte < 0x80 {
-        classes[byte as usize] = match byte {
-            b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' => TYPE | ID,
-            b'A'..=b'Z' | b'.' | b'~' | b':' | b'@' | b'=' | b'+' => ID,
-            _ => 0,
-        };
-        byte += 1;
-    }
-    classes
-};
 
 /// Whether `path` is `scope` or lies beneath it; both are pairs.
 #[must_use]

@@ -1,0 +1,26 @@
+//! Which bytes may stand where, looked up in one table.
+
+/// In the words of a permission, and in the types of a resource.
+pub const WORD: u8 = 1;
+/// In the ids of a resource; letters beyond ASCII are looked at as a whole.
+pub const ID: u8 = 2;
+
+static CLASSES: [u8; 256] = {
+    let mut classes = [ID; 256];
+    let mut byte = 0;
+    while byte < 0x80 {
+        classes[byte as usize] = match byte {
+            b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' => WORD | ID,
+            b'A'..=b'Z' | b'.' | b'~' | b':' | b'@' | b'=' | b'+' => ID,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    classes
+};
+
+/// Whether the byte may stand where this class may.
+#[must_use]
+pub fn is(byte: u8, class: u8) -> bool {
+    CLASSES[usize::from(byte)] & class != 0
+}
