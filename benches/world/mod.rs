@@ -376,7 +376,7 @@ impl World {
     pub fn facts(&self, frame: &Frame, people: impl Iterator<Item = usize>) -> TenantFacts {
         let mut bulk = Bulk::new(TenantFacts::new(frame.tenant.id));
         bulk.roles(frame.roles.iter().cloned());
-        frame.workspaces.iter().for_each(|workspace| bulk.workspace(workspace));
+        frame.workspaces.iter().for_each(|workspace| bulk.workspace(workspace.clone()));
         for (group, held) in &frame.groups {
             bulk.group(group);
             held.iter().for_each(|held| bulk.assignment(&row(held)));

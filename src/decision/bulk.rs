@@ -14,7 +14,8 @@ pub struct Bulk {
     facts: TenantFacts,
     users: Rows,
     services: Rows,
-    groups: Vec<(u32, Draft)>,
+    workspaces: Vec<Workspace>,
+    groups: Vec<(GroupId, Draft)>,
 }
 
 #[derive(Debug, Default)]
@@ -39,7 +40,8 @@ pub struct AssignmentRow<'a> {
 impl Bulk {
     #[must_use]
     pub fn new(facts: TenantFacts) -> Self {
-        Self { facts, users: Rows::default(), services: Rows::default(), groups: Vec::new() }
+        let (users, services) = (Rows::default(), Rows::default());
+        Self { facts, users, services, workspaces: Vec::new(), groups: Vec::new() }
     }
 
     pub fn roles(&mut self, roles: impl IntoIterator<Item = Role>) {
@@ -51,12 +53,12 @@ impl Bulk {
         self.facts.id
     }
 
-    pub fn workspace(&mut self, workspace: &Workspace) {
-        self.facts.put_workspace(workspace);
+    pub fn workspace(&mut self, workspace: Workspace) {
+        self.workspaces.push(workspace);
     }
 
     pub fn group(&mut self, group: &record::Group) {
-        self.facts.put_group(group);
+        self.facts.groups.put(group.id, &group.key);
     }
 
     pub fn member(&mut self, member: record::Member) {
@@ -66,7 +68,7 @@ impl Bulk {
     }
 
     pub fn joined(&mut self, user: UserId, group: GroupId) {
-        let group = self.facts.group_number(group);
+        let group = self.facts.groups.refer(group);
         self.users.held.push((user.uuid().as_u128(), Item::group(group)));
     }
 
@@ -83,7 +85,7 @@ impl Bulk {
             }
             Holder::Group(id) => {
                 let draft = Draft { role, workspace, path: row.path.into(), starts, ends };
-                self.groups.push((self.facts.group_number(id), draft));
+                self.groups.push((id, draft));
             }
         }
     }
@@ -97,12 +99,14 @@ impl Bulk {
 
     #[must_use]
     pub fn finish(self) -> TenantFacts {
-        let Self { mut facts, users, services, mut groups } = self;
+        let Self { mut facts, users, services, workspaces, mut groups } = self;
+        facts.put_workspaces(&workspaces);
         users.add_to(&mut facts.users);
         services.add_to(&mut facts.services);
-        groups.sort_unstable();
+        groups.sort_unstable_by_key(|(id, _)| *id);
         for held in groups.chunk_by(|a, b| a.0 == b.0) {
-            facts.fill_group(held[0].0, held.iter().map(|(_, draft)| draft.clone()).collect());
+            let drafts = held.iter().map(|(_, draft)| draft.clone());
+            facts.groups.change(held[0].0, |there| *there = drafts.collect());
         }
         facts
     }

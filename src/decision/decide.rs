@@ -181,9 +181,8 @@ impl<'a> Search<'a> {
     fn finds(&self, reason: &mut Reason) -> bool {
         let held = self.member.held;
         held.items().any(|item| match item.kind() {
-            Kind::Group(n) => self.home.group_at(n).is_some_and(|group| {
-                let held = group.packed.view();
-                held.items().any(|item| self.allows(held, item, reason))
+            Kind::Group(n) => self.home.groups.at(n).is_some_and(|group| {
+                group.held.items().any(|item| self.allows(group.held, item, reason))
             }),
             Kind::Plain { .. } | Kind::Special { .. } => self.allows(held, item, reason),
         })
@@ -191,15 +190,21 @@ impl<'a> Search<'a> {
 
     fn allows(&self, held: Pack<'_>, item: Item, reason: &mut Reason) -> bool {
         let Self { home, member, row, place, now } = *self;
-        // Most items are of another workspace: no need to look at their roles.
-        if let (Kind::Plain { at, .. }, Some(place)) = (item.kind(), place)
-            && at != place.workspace
-            && at != TENANT
-        {
+        // What the item itself says rules out most of them, and no details are touched.
+        let role = match item.kind() {
+            Kind::Plain { role, at }
+                if place.is_none_or(|place| at == place.workspace || at == TENANT) =>
+            {
+                role
+            }
+            Kind::Special { role, .. } => role,
+            Kind::Plain { .. } | Kind::Group(_) => return false,
+        };
+        if !row.has(role) {
             return false;
         }
         let Some(grant) = held.grant(item) else { return false };
-        if !row.has(grant.role) || !covers(home, member, &grant, place, now) {
+        if !covers(home, member, &grant, place, now) {
             return false;
         }
         match grant.dates(now) {
@@ -315,7 +320,7 @@ pub(super) fn holdings<'a>(
 ) -> impl Iterator<Item = Held<'a>> {
     let own = member.held.grants().map(|grant| Held { grant, group: None });
     let groups = member.held.items().filter_map(|item| match item.kind() {
-        Kind::Group(n) => Some((n, tenant.group_at(n)?.packed.view())),
+        Kind::Group(n) => Some((n, tenant.groups.at(n)?.held)),
         Kind::Plain { .. } | Kind::Special { .. } => None,
     });
     own.chain(

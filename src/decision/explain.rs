@@ -123,7 +123,7 @@ fn consider(
     };
     let subject: SubjectId = question.subject.id();
     let considered = holdings(home, *member).filter_map(|held| {
-        let group = held.group.and_then(|n| home.group_id(n));
+        let group = held.group.and_then(|n| home.groups.id(n));
         let holding = home.holding(&held, subject)?;
         Some(Considered { home: home.id, holding, group, flaw: flaw(&held) })
     });

@@ -2,30 +2,32 @@
 //! write in a tenant of a million members stays cheap, and an assignment takes a dozen bytes.
 
 use std::{
-    hash::BuildHasher,
+    mem::offset_of,
+    slice,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
     },
 };
 
-use foldhash::{fast, quality};
-use hashbrown::HashTable;
-use imbl::{GenericHashMap, Vector, shared_ptr::DefaultSharedPtr};
+use foldhash::quality;
+use imbl::{GenericHashMap, shared_ptr::DefaultSharedPtr};
 use smol_str::SmolStr;
 use uuid::Uuid;
 
 use super::{
     Permission,
     decide::{Held, holdings},
+    groups::{Group, Groups},
     members::{Head, Member, MemberDraft, Members},
     numbers::Numbers,
-    packed::{Draft, Kind, NOWHERE, Packed, TENANT, dates, time},
+    packed::{Draft, Kind, NOWHERE, TENANT, dates, time},
     record::{
         self, Account, ApiKey, Assignment, MemberStatus, Record, Role, TenantStatus, Time,
         Workspace,
     },
     roles::{CompiledRole, Matrix, Pool, Roles, Row},
+    workspaces::Workspaces,
 };
 use crate::ids::{
     GroupId, Holder, Key, Revision, RoleId, SessionId, SubjectId, TenantId, UserId, WorkspaceId,
@@ -78,56 +80,39 @@ impl TenantEntry {
     }
 }
 
-/// One tenant's members, roles and scopes.
+/// One tenant's members, roles and scopes. What most questions read comes first and lies in one line.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct TenantFacts {
-    /// That of `roles`, one step nearer to the decision.
-    pub(super) matrix: Arc<Matrix>,
-    pub(super) workspaces: Arc<Workspaces>,
-    pub(super) users: Members,
-    pub id: TenantId,
     /// When somebody last asked: what nobody asks for may be forgotten and loaded again.
     asked: AtomicI64,
-    groups: Groups,
+    /// That of `roles`, one step nearer to the decision.
+    pub(super) matrix: Arc<Matrix>,
+    pub(super) workspaces: Workspaces,
+    pub(super) users: Members,
+    pub(super) groups: Groups,
+    pub id: TenantId,
     pub(super) services: Members,
     pub(super) roles: Arc<Roles>,
+    workspace_numbers: Arc<Numbers>,
 }
+
+const _: () = assert!(offset_of!(TenantFacts, users) + Members::ROOT <= 64);
 
 impl Clone for TenantFacts {
     fn clone(&self) -> Self {
         Self {
-            matrix: self.matrix.clone(),
-            id: self.id,
             asked: AtomicI64::new(self.asked.load(Ordering::Relaxed)),
+            matrix: self.matrix.clone(),
             workspaces: self.workspaces.clone(),
-            roles: self.roles.clone(),
-            groups: self.groups.clone(),
             users: self.users.clone(),
+            groups: self.groups.clone(),
+            id: self.id,
             services: self.services.clone(),
+            roles: self.roles.clone(),
+            workspace_numbers: self.workspace_numbers.clone(),
         }
     }
-}
-
-#[derive(Debug, Clone, Default)]
-pub(super) struct Workspaces {
-    numbers: Numbers,
-    /// By number; nothing for a workspace that was deleted, or that is only referred to.
-    keys: Vec<Option<Key>>,
-    by_key: HashTable<u32>,
-    hasher: fast::RandomState,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Groups {
-    numbers: Arc<Numbers>,
-    /// By number; nothing for a group that was deleted, or that is only referred to.
-    list: Vector<Option<Arc<Group>>>,
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct Group {
-    pub key: Key,
-    pub packed: Packed,
 }
 
 /// An assignment as the facts know it: without its id, which no decision needs.
@@ -246,76 +231,6 @@ impl Directory {
     }
 }
 
-impl Workspaces {
-    pub fn find(&self, key: &str) -> Option<u32> {
-        let is = |n: &u32| self.keys[*n as usize].as_ref().is_some_and(|k| k.as_str() == key);
-        self.by_key.find(self.hasher.hash_one(key), is).copied()
-    }
-
-    fn refer(&mut self, id: WorkspaceId) -> u32 {
-        let n = self.numbers.number(id.uuid().as_u128());
-        if self.keys.len() <= n as usize {
-            self.keys.resize(n as usize + 1, None);
-        }
-        n
-    }
-
-    fn put(&mut self, workspace: &Workspace) {
-        let n = self.refer(workspace.id);
-        if self.keys[n as usize].as_ref() == Some(&workspace.key) {
-            return;
-        }
-        self.take(workspace.id);
-        self.keys[n as usize] = Some(workspace.key.clone());
-        let Self { by_key, keys, hasher, .. } = self;
-        let hash = |n: &u32| hasher.hash_one(keys[*n as usize].as_ref().map_or("", Key::as_str));
-        by_key.insert_unique(hash(&n), n, hash);
-    }
-
-    fn take(&mut self, id: WorkspaceId) {
-        let Some(n) = self.numbers.get(id.uuid().as_u128()) else { return };
-        if let Some(key) = self.keys.get(n as usize).and_then(Option::as_ref)
-            && let Ok(entry) =
-                self.by_key.find_entry(self.hasher.hash_one(key.as_str()), |other| *other == n)
-        {
-            entry.remove();
-            self.keys[n as usize] = None;
-        }
-    }
-
-    fn id(&self, n: u32) -> Option<WorkspaceId> {
-        self.numbers.id(n).map(|id| Uuid::from_u128(id).into())
-    }
-
-    fn bytes(&self) -> usize {
-        self.numbers.bytes()
-            + self.keys.capacity() * size_of::<Option<Key>>()
-            + self.by_key.allocation_size()
-    }
-}
-
-impl Groups {
-    fn refer(&mut self, id: GroupId) -> u32 {
-        let id = id.uuid().as_u128();
-        self.numbers.get(id).unwrap_or_else(|| {
-            self.list.push_back(None);
-            Arc::make_mut(&mut self.numbers).number(id)
-        })
-    }
-
-    fn get(&self, id: GroupId) -> Option<&Arc<Group>> {
-        self.at(self.numbers.get(id.uuid().as_u128())?)
-    }
-
-    fn at(&self, n: u32) -> Option<&Arc<Group>> {
-        self.list.get(n as usize)?.as_ref()
-    }
-
-    fn id(&self, n: u32) -> Option<GroupId> {
-        self.numbers.id(n).map(|id| Uuid::from_u128(id).into())
-    }
-}
-
 /// Reads of one tenant, in the terms of everybody else.
 impl TenantFacts {
     #[must_use]
@@ -355,27 +270,26 @@ impl TenantFacts {
 
     #[must_use]
     pub fn workspace(&self, key: &str) -> Option<WorkspaceId> {
-        self.workspaces.id(self.workspaces.find(key)?)
+        self.workspace_id(self.workspaces.find(key)?)
     }
 
     /// The number of a workspace; one that nothing is held on for a workspace that is not known.
     pub(super) fn workspace_numbered(&self, id: WorkspaceId) -> u32 {
-        self.workspaces.numbers.get(id.uuid().as_u128()).unwrap_or(NOWHERE)
+        self.workspace_numbers.get(id.uuid().as_u128()).unwrap_or(NOWHERE)
     }
 
-    pub(super) fn workspace_at(&self, n: u32) -> Option<&Key> {
-        self.workspaces.keys.get(n as usize)?.as_ref()
-    }
-
-    #[must_use]
-    pub fn workspace_key(&self, id: WorkspaceId) -> Option<&Key> {
-        let n = self.workspaces.numbers.get(id.uuid().as_u128())?;
-        self.workspaces.keys.get(n as usize)?.as_ref()
+    fn workspace_id(&self, n: u32) -> Option<WorkspaceId> {
+        self.workspace_numbers.id(n).map(|id| Uuid::from_u128(id).into())
     }
 
     #[must_use]
-    pub fn group_key(&self, id: GroupId) -> Option<&Key> {
-        self.groups.get(id).map(|group| &group.key)
+    pub fn workspace_key(&self, id: WorkspaceId) -> Option<&str> {
+        self.workspaces.key(self.workspace_numbers.get(id.uuid().as_u128())?)
+    }
+
+    #[must_use]
+    pub fn group_key(&self, id: GroupId) -> Option<&str> {
+        self.groups.at(self.groups.number(id)?).map(Group::key)
     }
 
     #[must_use]
@@ -411,7 +325,7 @@ impl TenantFacts {
             role: Uuid::from_u128(self.roles.id(grant.role)?).into(),
             workspace: match grant.workspace {
                 TENANT => None,
-                n => Some(self.workspaces.id(n)?),
+                n => Some(self.workspace_id(n)?),
             },
             path: grant.path.into(),
             starts: time(grant.starts),
@@ -430,12 +344,11 @@ impl TenantFacts {
     /// Roughly what these facts take.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let groups = self.groups.list.iter().flatten();
         size_of::<Self>()
             + self.workspaces.bytes()
+            + self.workspace_numbers.bytes()
             + self.roles.bytes()
-            + self.groups.numbers.bytes()
-            + groups.map(|group| size_of::<Group>() + group.packed.bytes()).sum::<usize>()
+            + self.groups.bytes()
             + self.users.bytes()
             + self.services.bytes()
     }
@@ -460,18 +373,6 @@ impl TenantFacts {
             SubjectId::Service(id) => self.services.get(id.uuid().as_u128()),
         }
     }
-
-    pub(super) fn group_at(&self, n: u32) -> Option<&Group> {
-        self.groups.at(n).map(|group| &**group)
-    }
-
-    pub(super) fn group_id(&self, n: u32) -> Option<GroupId> {
-        self.groups.id(n)
-    }
-
-    pub(super) fn group_numbers(&self) -> impl Iterator<Item = (u32, &Group)> {
-        (0..).zip(&self.groups.list).filter_map(|(n, group)| Some((n, &**group.as_ref()?)))
-    }
 }
 
 /// Changes.
@@ -479,14 +380,15 @@ impl TenantFacts {
     #[must_use]
     pub fn new(id: TenantId) -> Self {
         Self {
-            id,
-            matrix: Arc::default(),
             asked: AtomicI64::new(0),
-            workspaces: Arc::default(),
-            roles: Arc::default(),
-            groups: Groups::default(),
+            matrix: Arc::default(),
+            workspaces: Workspaces::default(),
             users: Members::default(),
+            groups: Groups::default(),
+            id,
             services: Members::default(),
+            roles: Arc::default(),
+            workspace_numbers: Arc::default(),
         }
     }
 
@@ -506,9 +408,9 @@ impl TenantFacts {
 
     fn put(&mut self, before: Option<&Record>, after: &Record) {
         match after {
-            Record::Workspace(workspace) => self.put_workspace(workspace),
+            Record::Workspace(workspace) => self.put_workspaces(slice::from_ref(workspace)),
             Record::Role(role) => self.change_roles(|roles| roles.change([role.clone()], None)),
-            Record::Group(group) => self.put_group(group),
+            Record::Group(group) => self.groups.put(group.id, &group.key),
             Record::GroupMember(joined) => {
                 let n = self.groups.refer(joined.group);
                 self.change_member(SubjectId::User(joined.user), |draft| draft.groups.push(n));
@@ -537,13 +439,13 @@ impl TenantFacts {
 
     fn take(&mut self, before: &Record) {
         match before {
-            Record::Workspace(workspace) => Arc::make_mut(&mut self.workspaces).take(workspace.id),
-            Record::Role(role) => self.change_roles(|roles| roles.change([], Some(role.id))),
-            Record::Group(group) => {
-                if let Some(n) = self.groups.numbers.get(group.id.uuid().as_u128()) {
-                    self.groups.list.set(n as usize, None);
+            Record::Workspace(workspace) => {
+                if let Some(n) = self.workspace_numbers.get(workspace.id.uuid().as_u128()) {
+                    self.workspaces = self.workspaces.with([(n, None)]);
                 }
             }
+            Record::Role(role) => self.change_roles(|roles| roles.change([], Some(role.id))),
+            Record::Group(group) => self.groups.take(group.id),
             Record::GroupMember(left) => {
                 let n = self.groups.refer(left.group);
                 self.change_member(SubjectId::User(left.user), |draft| {
@@ -563,15 +465,17 @@ impl TenantFacts {
         }
     }
 
-    pub(super) fn put_workspace(&mut self, workspace: &Workspace) {
-        Arc::make_mut(&mut self.workspaces).put(workspace);
-    }
-
-    pub(super) fn put_group(&mut self, group: &record::Group) {
-        let n = self.groups.refer(group.id);
-        let packed = self.groups.at(n).map(|group| group.packed.clone()).unwrap_or_default();
-        let group = Group { key: group.key.clone(), packed };
-        self.groups.list.set(n as usize, Some(Arc::new(group)));
+    /// Puts workspaces, all at once since it takes as long as for one.
+    pub(super) fn put_workspaces(&mut self, workspaces: &[Workspace]) {
+        let mut changed: Vec<(u32, &str)> = workspaces
+            .iter()
+            .map(|one| (self.workspace_number(Some(one.id)), one.key.as_str()))
+            .collect();
+        changed.retain(|(n, key)| self.workspaces.key(*n) != Some(key));
+        if !changed.is_empty() {
+            let changes = changed.into_iter().map(|(n, key)| (n, Some(key)));
+            self.workspaces = self.workspaces.with(changes);
+        }
     }
 
     /// Loads many roles at once; [`TenantFacts::apply`] takes them one by one.
@@ -617,18 +521,8 @@ impl TenantFacts {
                 Holder::Subject(subject) => {
                     self.change_member(subject, |member| change(&mut member.grants));
                 }
-                Holder::Group(id) => self.change_group(id, change),
+                Holder::Group(id) => self.groups.change(id, change),
             }
-        }
-    }
-
-    fn change_group(&mut self, id: GroupId, change: impl FnOnce(&mut Vec<Draft>)) {
-        let Some(group) = self.groups.get(id) else { return };
-        let (mut drafts, groups) = group.packed.view().drafts();
-        change(&mut drafts);
-        let group = Group { key: group.key.clone(), packed: Packed::of(drafts, groups) };
-        if let Some(n) = self.groups.numbers.get(id.uuid().as_u128()) {
-            self.groups.list.set(n as usize, Some(Arc::new(group)));
         }
     }
 
@@ -651,20 +545,9 @@ impl TenantFacts {
 
     pub(super) fn workspace_number(&mut self, id: Option<WorkspaceId>) -> u32 {
         let Some(id) = id else { return TENANT };
-        let known = self.workspaces.numbers.get(id.uuid().as_u128());
-        known.unwrap_or_else(|| Arc::make_mut(&mut self.workspaces).refer(id))
-    }
-
-    pub(super) fn group_number(&mut self, id: GroupId) -> u32 {
-        self.groups.refer(id)
-    }
-
-    /// Adds what a group holds, all at once.
-    pub(super) fn fill_group(&mut self, n: u32, drafts: Vec<Draft>) {
-        if let Some(group) = self.groups.at(n) {
-            let group = Group { key: group.key.clone(), packed: Packed::of(drafts, Vec::new()) };
-            self.groups.list.set(n as usize, Some(Arc::new(group)));
-        }
+        let id = id.uuid().as_u128();
+        let known = self.workspace_numbers.get(id);
+        known.unwrap_or_else(|| Arc::make_mut(&mut self.workspace_numbers).number(id))
     }
 }
 

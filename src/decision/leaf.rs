@@ -8,7 +8,7 @@ use std::{ops::Range, sync::Arc};
 
 use super::{
     members::{Head, Member},
-    packed::{Item, Pack, Packed},
+    packed::{Item, Pack, Packed, extend},
     record::{MemberKind, MemberStatus},
 };
 
@@ -141,14 +141,6 @@ fn place(item: Item, words: usize) -> (usize, u64) {
     let word = ((hash >> 32) * words as u64) >> 32;
     let bits = (0..4).fold(0, |bits, n| bits | 1 << ((hash >> (6 * n)) & 63));
     (word as usize, bits)
-}
-
-fn extend(words: &mut Vec<u64>, bytes: &[u8]) {
-    words.extend(bytes.chunks(8).map(|chunk| {
-        let mut word = [0; 8];
-        word[..chunk.len()].copy_from_slice(chunk);
-        u64::from_ne_bytes(word)
-    }));
 }
 
 // Invariant: a leaf has at most 128 members, and its items are numbered in 24 bits, which is more than

@@ -17,7 +17,7 @@ use super::{
     roles::Row,
     scope_text,
 };
-use crate::ids::{GroupId, Key, RoleId, ServiceAccountId, SubjectId, TenantId, UserId};
+use crate::ids::{GroupId, RoleId, ServiceAccountId, SubjectId, TenantId, UserId};
 
 /// The most members that one page looks at; the next page goes on where it stopped.
 const LOOKS: usize = 20_000;
@@ -187,7 +187,7 @@ impl<'a> Index<'a> {
             for held in (Search { home, member: &member, row: self.row, place, now }).grounds() {
                 match held.group {
                     None => access.direct = true,
-                    Some(n) => access.groups.extend(home.group_id(n)),
+                    Some(n) => access.groups.extend(home.groups.id(n)),
                 }
             }
             access.groups.sort_unstable();
@@ -212,8 +212,8 @@ fn wanted(tenant: &TenantFacts, row: Row<'_>, workspace: u32) -> Vec<Item> {
     let on = |role, at: &u32| [Item::plain(role, *at), Item::special(role, *at)];
     let mut wanted: Vec<Item> =
         row.numbers().flat_map(|role| places.iter().flat_map(move |at| on(role, at))).collect();
-    let groups = tenant.group_numbers().filter(|(_, group)| {
-        let mut grants = group.packed.view().grants();
+    let groups = tenant.groups.all().filter(|(_, group)| {
+        let mut grants = group.held.grants();
         grants.any(|grant| row.has(grant.role) && places.contains(&grant.workspace))
     });
     wanted.extend(groups.map(|(n, _)| Item::group(n)));
@@ -363,11 +363,11 @@ fn held_scopes(
     let mut add = |text: String, below| *found.entry(text).or_default() |= below;
     let inside = || holdings(tenant, *member).filter(|held| held.grant.dates(now) == Dates::Inside);
     for Held { grant, .. } in inside().filter(|held| row.has(held.grant.role)) {
-        let workspace = tenant.workspace_at(grant.workspace);
+        let workspace = tenant.workspaces.key(grant.workspace);
         if !grant.is_on_tenant() {
             // A workspace that was deleted is nowhere.
             if grant.workspace == TENANT || workspace.is_some() {
-                add(scope_text(workspace.map(Key::as_str), grant.path), true);
+                add(scope_text(workspace, grant.path), true);
             }
             continue;
         }
@@ -376,8 +376,8 @@ fn held_scopes(
         if reach == Reach::Joined {
             let joined = inside().filter(|other| other.grant.path.is_empty());
             let keys: BTreeSet<_> =
-                joined.filter_map(|other| tenant.workspace_at(other.grant.workspace)).collect();
-            keys.into_iter().for_each(|key| add(scope_text(Some(key.as_str()), ""), true));
+                joined.filter_map(|other| tenant.workspaces.key(other.grant.workspace)).collect();
+            keys.into_iter().for_each(|key| add(scope_text(Some(key), ""), true));
         }
     }
     let reaches_down = |text: &str| found.get(text) == Some(&true);

@@ -2,7 +2,7 @@
 //! shares all but one leaf and the two lists that lead to it, and a member costs what it holds and some
 //! twenty-five bytes.
 
-use std::sync::Arc;
+use std::{mem::offset_of, sync::Arc};
 
 use super::{
     leaf::{Leaf, fill},
@@ -27,6 +27,7 @@ pub struct Head {
 }
 
 #[derive(Debug, Clone, Default)]
+#[repr(C)]
 pub struct Members {
     root: Root,
     len: usize,
@@ -74,6 +75,9 @@ pub struct MemberDraft {
 }
 
 impl Members {
+    /// Where a search has seen all that it needs to go on.
+    pub const ROOT: usize = offset_of!(Self, root) + size_of::<Root>();
+
     #[must_use]
     pub fn len(&self) -> usize {
         self.len

@@ -4,7 +4,8 @@
 //! and nothing in here knows where facts come from or how answers travel.
 //!
 //! Facts are compact: ids become small numbers ([`numbers`]), an assignment is eight bytes ([`packed`])
-//! in a leaf ([`leaf`]) of a tree of members ([`members`]), and roles with all that they include are rows of bits
+//! in a leaf ([`leaf`]) of a tree of members ([`members`]) or with its group ([`groups`]), the keys of
+//! workspaces lie together ([`workspaces`]), and roles with all that they include are rows of bits
 //! ([`roles`]). A whole tenant is put together by [`Bulk`]; afterwards it changes one record at a time.
 
 mod authority;
@@ -13,6 +14,7 @@ mod bytes;
 mod decide;
 mod explain;
 mod facts;
+mod groups;
 mod leaf;
 mod lists;
 mod members;
@@ -22,6 +24,7 @@ mod permission;
 mod record;
 mod resource;
 mod roles;
+mod workspaces;
 
 pub use authority::{Authority, Credential, Gift, Refusal, vouches};
 pub use bulk::{AssignmentRow, Bulk};

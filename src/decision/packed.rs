@@ -172,7 +172,7 @@ impl<'a> Pack<'a> {
 }
 
 /// Items of one holder or of many, with their details.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Packed {
     items: Vec<u64>,
     /// For each special: which of the rest there are, the workspace, the start, the end, the length of
@@ -227,7 +227,6 @@ impl Packed {
         groups.sort_unstable();
         groups.dedup();
         let mut packed = Self::default();
-        packed.items.reserve_exact(drafts.len() + groups.len());
         let (plain, special): (Vec<_>, Vec<_>) =
             drafts.iter().map(Draft::grant).partition(Grant::is_plain);
         for grant in plain.iter().chain(&special) {
@@ -235,7 +234,6 @@ impl Packed {
             packed.push(item);
         }
         groups.into_iter().for_each(|group| packed.push(Item::group(group)));
-        packed.details.shrink_to_fit();
         packed
     }
 
@@ -306,11 +304,15 @@ impl Packed {
             _ => a.cmp(&b),
         }
     }
+}
 
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.items.capacity() * size_of::<u64>() + self.details.capacity()
-    }
+/// Appends bytes, with zeros up to a whole word.
+pub fn extend(words: &mut Vec<u64>, bytes: &[u8]) {
+    words.extend(bytes.chunks(8).map(|chunk| {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        u64::from_ne_bytes(word)
+    }));
 }
 
 /// Dates as items keep them.

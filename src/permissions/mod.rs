@@ -424,7 +424,7 @@ fn shown(facts: &Facts, considered: &Considered, ids: &Ids) -> Shown {
     Shown {
         id: ids.get(holding).copied(),
         role: role_key(facts, *home, holding.role),
-        scope: scope_text(workspace.map(Key::as_str), &holding.path),
+        scope: scope_text(workspace, &holding.path),
         starts: holding.starts,
         ends: holding.ends,
         group: group.map(ToString::to_string).unwrap_or_default(),

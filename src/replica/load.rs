@@ -114,7 +114,7 @@ pub async fn tenant(conn: &mut PgConnection, id: TenantId) -> sqlx::Result<Tenan
     .fetch_all(&mut *conn)
     .await?;
     for row in workspaces {
-        bulk.workspace(&Workspace { id: row.id.into(), key: key(row.key)? });
+        bulk.workspace(Workspace { id: row.id.into(), key: key(row.key)? });
     }
     members(conn, &mut bulk, None).await?;
     groups(conn, &mut bulk, None).await?;
@@ -144,7 +144,7 @@ pub async fn slice(
         .fetch_all(&mut *conn)
         .await?;
         for row in rows {
-            bulk.workspace(&Workspace { id: row.id.into(), key: key(row.key)? });
+            bulk.workspace(Workspace { id: row.id.into(), key: key(row.key)? });
         }
     }
     add_subjects(conn, bulk.finish(), subjects).await

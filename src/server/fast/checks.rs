@@ -118,7 +118,7 @@ fn items(message: &[u8]) -> impl Iterator<Item = Option<Question<'_>>> {
     })
 }
 
-/// Nearly always all of a message is text, and is sooner looked at than its parts.
+/// Mostly all of a message is text, and is sooner looked at than its parts.
 fn text(message: &[u8]) -> Option<&str> {
     std::str::from_utf8(message).ok()
 }
@@ -270,6 +270,7 @@ mod tests {
             let Some(read) = items(&bytes).collect::<Option<Vec<_>>>() else { return Ok(()) };
             let said = pb::BatchCheckPermissionsRequest::decode(bytes.as_slice()).unwrap();
             prop_assert_eq!((tenant, count), (said.tenant.as_str(), said.items.len()));
+            prop_assert_eq!(read.len(), count);
             for (read, said) in read.iter().zip(&said.items) {
                 prop_assert_eq!(read.subject, said.subject.as_str());
                 prop_assert_eq!(read.permission, said.permission.as_str());

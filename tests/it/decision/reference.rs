@@ -234,7 +234,7 @@ fn loaded(records: &[Record], tenant: TenantId) -> TenantFacts {
     }));
     for record in records.iter().rev() {
         match record {
-            Record::Workspace(workspace) => bulk.workspace(workspace),
+            Record::Workspace(workspace) => bulk.workspace(workspace.clone()),
             Record::Group(group) => bulk.group(group),
             Record::Member(member) => bulk.member(*member),
             Record::GroupMember(joined) => bulk.joined(joined.user, joined.group),
