@@ -55,6 +55,18 @@ pub(super) enum Way {
     Meeting,
 }
 
+impl Way {
+    /// Whether a page is best read in the same manner whatever is asked for, so that it need not be
+    /// planned anew each time.
+    pub(super) fn is_plain(&self, terms: &Terms<'_>) -> bool {
+        match self {
+            Self::Sorting(_) => true,
+            Self::Picking(_) => false,
+            Self::Meeting => terms.0.is_empty(),
+        }
+    }
+}
+
 impl Filter {
     pub(super) fn terms(&self, survey: &Survey) -> Terms<'_> {
         // Nobody holds what is not there.
@@ -319,7 +331,7 @@ impl Term<'_> {
                 held.push_live(query, wanted, place);
                 begin(query, 1, "g", THROUGH_GROUPS);
                 held.push_live(query, wanted, place);
-                query.push(" and h.standing is null");
+                query.push(IN_GROUP);
             }
             Self::Seen(before) => {
                 begin(query, 0, "s", "activity s");
@@ -354,8 +366,10 @@ impl Term<'_> {
     }
 }
 
-const THROUGH_GROUPS: &str = "role_assignments h join group_members g \
-     on g.tenant_id = h.tenant_id and g.group_id = h.group_id";
+/// Not as a join in this order: what to begin with depends on how many groups hold the role.
+const THROUGH_GROUPS: &str = "role_assignments h, group_members g";
+const IN_GROUP: &str =
+    " and h.standing is null and g.tenant_id = h.tenant_id and g.group_id = h.group_id";
 
 impl Held {
     /// How many hold it themselves and without an end.
@@ -392,7 +406,7 @@ impl Held {
         standing.push(query, "h");
         query.push(format!(" union all select g.user_id, g.standing from {THROUGH_GROUPS} where "));
         self.push_live(query, wanted, place);
-        query.push(" and h.standing is null and ");
+        query.push(IN_GROUP).push(" and ");
         standing.push(query, "g");
         query.push(") x where not exists (select from role_assignments h where ");
         self.push_live(query, wanted, place);

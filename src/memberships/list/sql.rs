@@ -113,6 +113,11 @@ async fn survey(conn: &mut PgConnection, wanted: &Wanted<'_>) -> Result<Survey> 
     Ok(query.build_query_as().fetch_one(conn).await?)
 }
 
+/// Joins stand in the order in which they are best made, and to try others takes as long as the page.
+const JOINED: &str = "set local join_collapse_limit = 1";
+/// And the index of the list's order is followed, however few the database thinks will match.
+const JOINED_IN_ORDER: &str = "set local join_collapse_limit = 1; set local enable_sort = off";
+
 async fn read(
     conn: &mut PgConnection,
     permit: &Permit,
@@ -128,12 +133,9 @@ async fn read(
     let way = wanted.filter.way();
     query.push(format!(")) l order by l.sort_major {way}, l.sort_minor {way}, l.id {way} limit "));
     query.push_bind(wanted.limit);
-    if !matches!(members, Way::Sorting(_)) {
-        // The index of the order is followed, however few the database thinks will match.
-        sqlx::query("set local enable_sort = off").execute(&mut *conn).await?;
-    }
-    // Planned anew each time: the best way depends on what is asked for.
-    let rows = query.build_query_as().persistent(false);
+    let planning = if matches!(members, Way::Sorting(_)) { JOINED } else { JOINED_IN_ORDER };
+    sqlx::raw_sql(planning).execute(&mut *conn).await?;
+    let rows = query.build_query_as().persistent(members.is_plain(terms));
     let rows: Vec<ListedRow> = rows.fetch_all(&mut *conn).await?;
     with_roles(conn, permit, rows).await
 }
@@ -213,7 +215,9 @@ async fn with_roles(
     let ids = |rows: Vec<&ListedRow>| rows.into_iter().map(|row| row.id).collect::<Vec<Uuid>>();
     let (invited, members) = (ids(invited), ids(members));
     let mut roles = assignments::shown(&mut *conn, permit, &members).await?;
-    roles.extend(promised(conn, permit, &invited).await?);
+    if !invited.is_empty() {
+        roles.extend(promised(conn, permit, &invited).await?);
+    }
     let listed = rows.into_iter().map(|listed| {
         let membership = Membership::from(listed.row);
         let person = if listed.invited {
