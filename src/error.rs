@@ -22,8 +22,8 @@ pub enum Error {
     Unauthenticated { reason: &'static str, message: &'static str },
     #[error("{message}")]
     Denied { reason: &'static str, message: String },
-    #[error("no {kind} `{name}` that you can see; check the spelling and the tenant")]
-    NotFound { kind: &'static str, name: String },
+    #[error("{}; {remedy}", missing(kind, name))]
+    NotFound { kind: &'static str, name: String, remedy: &'static str },
     #[error("{kind} `{name}` exists already; {remedy}")]
     AlreadyExists { kind: &'static str, name: String, remedy: &'static str },
     /// The state does not allow it; the message says what would have to change.
@@ -40,9 +40,9 @@ pub enum Error {
     Moved { reason: &'static str, message: String, differences: Vec<Difference> },
     #[error("{message}")]
     Aborted { reason: &'static str, message: &'static str },
-    #[error("{message}; retry after {} ms", retry_after.as_millis())]
+    #[error("{message}; retry after {}", wait(*retry_after))]
     Exhausted { reason: &'static str, message: &'static str, retry_after: Duration },
-    #[error("{message}; retry after {} ms, with the same request_id", retry_after.as_millis())]
+    #[error("{message}; retry after {}, with the same request_id", wait(*retry_after))]
     Unavailable { message: &'static str, retry_after: Duration },
     #[error(
         "it took longer than its deadline; a change may have happened: repeat it with the same request_id"
@@ -67,6 +67,22 @@ pub struct Difference {
     pub description: String,
 }
 
+fn missing(kind: &str, name: &str) -> String {
+    match name {
+        "" => format!("there is no such {kind}"),
+        name => format!("no {kind} `{name}` that you can see"),
+    }
+}
+
+/// How long that is, as people say it; the details of the answer have it exactly.
+fn wait(time: Duration) -> String {
+    match time.as_secs() {
+        0..10 => format!("{} ms", time.as_millis()),
+        10..600 => format!("{} s", time.as_millis().div_ceil(1_000)),
+        _ => format!("{} minutes", time.as_secs().div_ceil(60)),
+    }
+}
+
 impl Error {
     /// What ends a stream when the server stops.
     pub const STOPPING: Self = Self::Unavailable {
@@ -80,7 +96,15 @@ impl Error {
     }
 
     pub fn not_found(kind: &'static str, name: impl ToString) -> Self {
-        Self::NotFound { kind, name: name.to_string() }
+        let remedy = "check the spelling and the tenant";
+        Self::NotFound { kind, name: name.to_string(), remedy }
+    }
+
+    /// A link that is none, or no more; which of them is nobody's to know.
+    #[must_use]
+    pub const fn no_link() -> Self {
+        let remedy = "open the whole link of the newest mail, or ask for another";
+        Self::NotFound { kind: "link", name: String::new(), remedy }
     }
 
     pub fn precondition(
@@ -180,7 +204,7 @@ impl Error {
                     details.add_bad_request_violation(&violation.field, &violation.description);
                 }
             }
-            Self::NotFound { kind, name } | Self::AlreadyExists { kind, name, .. } => {
+            Self::NotFound { kind, name, .. } | Self::AlreadyExists { kind, name, .. } => {
                 details.set_resource_info(*kind, name, "", "");
             }
             Self::Precondition { reason, subject, message, .. } => {

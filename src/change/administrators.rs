@@ -4,9 +4,7 @@ use sqlx::{PgConnection, PgPool};
 
 use super::Change;
 use crate::{
-    decision::{
-        Directory, Facts, Permission, Record, Tenant, TenantStatus, Time, is_administrator,
-    },
+    decision::{Directory, Facts, Record, Tenant, TenantStatus, Time, is_administrator},
     error::{Error, Result},
     ids::{Revision, RoleId, SubjectId, TenantId, UserId},
     replica::load,
@@ -175,7 +173,7 @@ pub async fn count_without(pool: &PgPool) -> Result<(i64, i64)> {
 /// The roles that make an administrator.
 async fn administering(conn: &mut PgConnection, tenant: TenantId) -> Result<Vec<uuid::Uuid>> {
     let slice = load::slice(conn, tenant, &[], &[]).await?;
-    Ok(slice.roles_matching(Permission::ADMINISTER).map(RoleId::uuid).collect())
+    Ok(slice.administering().map(RoleId::uuid).collect())
 }
 
 /// The statement finds who may administer; the decision engine says who does.

@@ -251,7 +251,7 @@ pub fn standing(
 }
 
 /// Whether the subject is an administrator of the tenant: an active internal member to whom
-/// `iam.administer` is given on the tenant with no date anywhere on the path.
+/// `iam.administer` is given on the tenant and everything in it, with no date anywhere on the path.
 #[must_use]
 pub fn is_administrator(facts: &Facts, tenant: &TenantFacts, user: UserId, now: Time) -> bool {
     let Some(member) = tenant.find(SubjectId::User(user)) else { return false };
@@ -265,6 +265,7 @@ pub fn is_administrator(facts: &Facts, tenant: &TenantFacts, user: UserId, now: 
             held.grant.ends == i64::MAX
                 && held.grant.dates(now) == Dates::Inside
                 && held.grant.is_on_tenant()
+                && tenant.matrix.reach(held.grant.role) == Reach::Everywhere
                 && row.has(held.grant.role)
         })
 }

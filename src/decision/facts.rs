@@ -257,6 +257,14 @@ impl TenantFacts {
         numbers.filter_map(|n| self.roles.at(n)).map(|role| role.id)
     }
 
+    /// The roles that make whoever holds them on the tenant an administrator of all that is in it.
+    pub fn administering(&self) -> impl Iterator<Item = RoleId> {
+        let everywhere = |role: &RoleId| {
+            self.roles.get(*role).is_some_and(|role| role.reach == record::Reach::Everywhere)
+        };
+        self.roles_matching(Permission::ADMINISTER).filter(everywhere)
+    }
+
     /// The permissions that roles name, sorted, without wildcards.
     pub fn words(&self) -> impl Iterator<Item = &str> {
         self.roles.words()

@@ -18,7 +18,7 @@ use crate::{
     attempts::{self, Limit},
     caller::Call,
     change::Change,
-    decision::{Credential, InvitationStatus, MemberKind, MemberStatus, Permission, Time},
+    decision::{Credential, InvitationStatus, MemberKind, MemberStatus, Time},
     error::{Error, Result},
     ids::{Holder, InvitationId, Key, SubjectId, TenantId, UserId},
     invitations::{self, Invitation, Promise},
@@ -275,11 +275,9 @@ async fn enrol(
     for promise in invitations::promises(change, invitation).await? {
         match promise {
             Promise::Kept(role) => {
-                let facts = change.facts()?;
-                let compiled = facts.compiled(role.role.id);
                 administers |= role.scope.text.is_empty()
                     && role.ends.is_none()
-                    && compiled.is_some_and(|c| c.permissions.matches(Permission::ADMINISTER));
+                    && change.facts()?.administering().any(|id| id == role.role.id);
                 assignments::give(change, holder, &role).await?;
                 given += 1;
             }
@@ -355,7 +353,7 @@ fn signed_in_as_another() -> Error {
 }
 
 fn unknown() -> Error {
-    Error::not_found("invitation", "link")
+    Error::no_link()
 }
 
 fn used() -> Error {

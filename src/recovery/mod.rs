@@ -254,5 +254,5 @@ async fn require_domain(change: &mut Change, user: UserId, email: &Email) -> Res
 }
 
 fn dead() -> Error {
-    Error::not_found("link", "token")
+    Error::no_link()
 }

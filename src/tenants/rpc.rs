@@ -11,7 +11,7 @@ use crate::{
     caller::Call,
     catalogue::Words,
     change::{self, Change, Options},
-    decision::{Facts, Permission, TenantFacts, TenantNotLoaded, TenantStatus, is_administrator},
+    decision::{Facts, TenantFacts, TenantNotLoaded, TenantStatus, is_administrator},
     edit::{Mask, etag},
     error::{Error, Result},
     ids::{Key, RoleId, TenantId},
@@ -251,9 +251,8 @@ async fn add_administrators(app: &App, tenant: Option<pb::Tenant>) -> Result<Opt
     let id = app.replica.facts().directory.tenants.get(tenant.key.as_str()).map(|entry| entry.id);
     let Some(id) = id.filter(|id| *id != TenantId::SYSTEM) else { return Ok(Some(tenant)) };
     let found = |facts: &Facts| facts.tenant(id).cloned().ok_or(TenantNotLoaded(id));
-    let administering = |facts: &TenantFacts| -> Vec<Uuid> {
-        facts.roles_matching(Permission::ADMINISTER).map(RoleId::uuid).collect()
-    };
+    let administering =
+        |facts: &TenantFacts| -> Vec<Uuid> { facts.administering().map(RoleId::uuid).collect() };
     let roles = app.replica.ask(|facts| Ok(administering(&*found(facts)?))).await?;
     let holders = sql::holders(&app.pool, id, &roles).await?;
     let now = app.clock.now();
