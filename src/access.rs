@@ -31,6 +31,8 @@ pub struct Demand<'a> {
     pub permission: &'static str,
     /// As [`Resource::parse`] reads it; empty: the tenant.
     pub scope: &'a str,
+    /// Other permissions that would do, for the message alone.
+    pub or: &'a [&'static str],
 }
 
 /// What an operation asks for, derived from its request and bound to the rule of its RPC.
@@ -43,7 +45,13 @@ pub struct Claim {
 #[derive(Debug, Clone)]
 pub enum Warrant {
     /// The caller needs the permission on each of these scopes of a tenant.
-    Demands { tenant: String, permission: &'static str, scopes: Vec<String> },
+    Demands {
+        tenant: String,
+        permission: &'static str,
+        scopes: Vec<String>,
+        /// Others that were tried before, any of which would have done.
+        or: Vec<&'static str>,
+    },
     /// The caller touches only what is its own, in a tenant where it is active.
     Oneself,
     /// The caller touches only its own account, which belongs to no tenant.
@@ -117,7 +125,7 @@ impl Call {
             scopes.push(String::new());
         }
         let held_on = self.held_on(tenant).to_owned();
-        let warrant = Warrant::Demands { tenant: held_on, permission, scopes };
+        let warrant = Warrant::Demands { tenant: held_on, permission, scopes, or: Vec::new() };
         Ok(Claim { tenant: tenant.to_owned(), warrant })
     }
 
@@ -127,7 +135,9 @@ impl Call {
     /// `INTERNAL` when the rule has another form.
     pub fn demand<'a>(&self, tenant: &'a str) -> Result<Demand<'a>> {
         match self.permissions() {
-            [permission] => Ok(Demand { tenant: self.held_on(tenant), permission, scope: "" }),
+            [permission] => {
+                Ok(Demand { tenant: self.held_on(tenant), permission, scope: "", or: &[] })
+            }
             _ => Err(Error::internal(format!("{} has no single permission", self.path))),
         }
     }
@@ -285,9 +295,18 @@ pub async fn claim_any(app: &App, call: &Call, tenant: &str) -> Result<Claim> {
 /// What the gate answers beside a refusal.
 pub async fn claim_first(app: &App, call: &Call, claims: Vec<Claim>) -> Result<Claim> {
     let mut last = Err(Error::internal(format!("{} has no claim", call.path)));
-    for claim in claims {
+    let mut tried: Vec<&'static str> = Vec::new();
+    for mut claim in claims {
         match permit(app, call, &claim).await {
-            Err(Error::Denied { .. }) => last = Ok(claim),
+            Err(Error::Denied { .. }) => {
+                if let Warrant::Demands { permission, or, .. } = &mut claim.warrant {
+                    or.extend(tried.iter().filter(|word| *word != permission));
+                    if !tried.contains(permission) {
+                        tried.push(permission);
+                    }
+                }
+                last = Ok(claim);
+            }
             Err(error) => return Err(error),
             Ok(_) => return Ok(claim),
         }
@@ -307,9 +326,9 @@ pub fn authorise(
 ) -> Result<Result<()>, TenantNotLoaded> {
     match (&claim.warrant, &call.caller) {
         (Warrant::Link, _) | (Warrant::Installation, Caller::Installation) => Ok(Ok(())),
-        (Warrant::Demands { tenant, permission, scopes }, caller) => {
+        (Warrant::Demands { tenant, permission, scopes, or }, caller) => {
             for scope in scopes {
-                let demand = Demand { tenant, permission, scope };
+                let demand = Demand { tenant, permission, scope, or };
                 if let Err(refusal) = authorise_demand(facts, caller, demand, now)? {
                     return Ok(Err(refusal));
                 }
@@ -372,6 +391,18 @@ pub fn authorise_demand(
     };
     let may = |resource| authority.may(facts, demand.tenant, permission, resource, now);
     let allowed = match may(resource)? {
+        // It reveals nothing that a key has another form, or to whoever may do it in every tenant that
+        // there is no such one.
+        Err(Refusal::Caller(Reason::TenantUnknown)) => {
+            if let Err(error) = demand.tenant.parse::<Key>() {
+                return Ok(Err(Error::invalid("tenant", error)));
+            }
+            let system = authority.may(facts, Key::SYSTEM, permission, Resource::TENANT, now)?;
+            if system.is_ok() {
+                return Ok(Err(Error::not_found("tenant", demand.tenant)));
+            }
+            Err(Refusal::Caller(Reason::TenantUnknown))
+        }
         // Whoever may do it everywhere is told by the operation that there is no such workspace; to
         // everybody else it looks like one that is not theirs.
         Err(Refusal::Caller(Reason::WorkspaceUnknown)) => may(Resource::TENANT)?,
@@ -381,7 +412,7 @@ pub fn authorise_demand(
 }
 
 pub(crate) fn denied(demand: Demand<'_>, refusal: Refusal) -> Error {
-    let Demand { tenant, permission, scope } = demand;
+    let Demand { tenant, permission, scope, or } = demand;
     let place = match (tenant, scope) {
         (Key::SYSTEM, _) => "the installation".to_owned(),
         (tenant, "") => format!("tenant `{tenant}`"),
@@ -394,7 +425,10 @@ pub(crate) fn denied(demand: Demand<'_>, refusal: Refusal) -> Error {
         ),
         Refusal::Caller(_) => (
             "PERMISSION_MISSING",
-            format!("you do not hold `{permission}` on {place}; ask an administrator for a role"),
+            format!(
+                "you do not hold `{}` on {place}; ask an administrator for a role",
+                [or, &[permission]].concat().join("` or `")
+            ),
         ),
         Refusal::OnBehalfOf(_) => (
             "PERMISSION_MISSING_ON_BEHALF_OF",

@@ -115,7 +115,8 @@ impl Change {
     /// `PERMISSION_DENIED`.
     pub fn require(&self, permission: &'static str, scope: &str) -> Result<()> {
         let Some(authority) = self.call.authority() else { return Ok(()) };
-        let demand = Demand { tenant: self.tenant.key.as_str(), permission, scope };
+        let tenant = self.tenant.key.as_str();
+        let demand = Demand { tenant, permission, scope, or: &[] };
         let resource = Resource::parse(scope).map_err(|e| Error::invalid("scope", e))?;
         let word = Permission::parse(permission).map_err(Error::internal)?;
         let may = authority

@@ -226,7 +226,8 @@ async fn require_unused(change: &mut Change, role: &decision::Role) -> Result<()
     let assigned = assignments::count_of_role(change, role.id).await?;
     let invited = sql::count_invited(change, role.id).await?;
     let roles = change.facts()?.roles();
-    let included = roles.filter(|other| other.includes.contains(&role.id)).count();
+    let including = roles.filter(|other| other.includes.contains(&role.id));
+    let including: Vec<&str> = including.map(|other| other.key.as_str()).collect();
     let mut uses = Vec::new();
     if assigned > 0 {
         uses.push(format!("assigned {assigned} times"));
@@ -234,8 +235,8 @@ async fn require_unused(change: &mut Change, role: &decision::Role) -> Result<()
     if invited > 0 {
         uses.push(format!("in {invited} pending invitations"));
     }
-    if included > 0 {
-        uses.push(format!("included by {included} roles"));
+    if !including.is_empty() {
+        uses.push(format!("included by `{}`", including.join("`, `")));
     }
     if change.tenant().default_role == Some(role.id) {
         uses.push("the default role of the tenant".to_owned());

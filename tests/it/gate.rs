@@ -321,3 +321,27 @@ async fn reflection_needs_a_credential_where_it_is_not_open() {
     assert_eq!(refused.code(), Code::Unauthenticated);
     world.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_says_what_would_do_and_a_tenant_that_is_none_is_called_so() {
+    let mut world = World::start().await;
+    let (admin, user) = world.tenant("acme").await;
+    world.member(&admin, "acme", "bob@acme.example", &[]).await;
+    let bob = world.sign_in("acme", "bob@acme.example").await;
+    let remove =
+        pb::RemoveMembershipRequest { tenant: "acme".into(), user_id: user, ..Default::default() };
+    let refused = bob.memberships().remove_membership(remove).await.unwrap_err();
+    let wanted = "`iam.members.remove.internal` or `iam.members.remove.external` on tenant `acme`";
+    assert!(refused.message().contains(wanted), "{refused:?}");
+    for (by, tenant, code) in [
+        (&world.operator, "nowhere", Code::NotFound),
+        (&world.operator, "ACME", Code::InvalidArgument),
+        (&admin, "", Code::InvalidArgument),
+        (&admin, "nowhere", Code::PermissionDenied),
+    ] {
+        let list = pb::ListMembershipsRequest { tenant: tenant.into(), ..Default::default() };
+        let refused = by.memberships().list_memberships(list).await.unwrap_err();
+        assert_eq!(refused.code(), code, "{tenant}: {refused:?}");
+    }
+    world.stop().await;
+}

@@ -105,10 +105,7 @@ fn items(message: &[u8]) -> impl Iterator<Item = Option<Question<'_>>> {
     let mut fields = Fields(message);
     std::iter::from_fn(move || {
         loop {
-            let (tag, item) = match fields.next()? {
-                Some(field) => field,
-                None => return Some(None),
-            };
+            let Some((tag, item)) = fields.next()? else { return Some(None) };
             if tag == ITEMS {
                 let end = message.len() - fields.0.len();
                 let part = whole.and_then(|whole| whole.get(end - item.len()..end));
