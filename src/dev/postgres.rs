@@ -163,6 +163,9 @@ fn initialise(folder: &Folder, binaries: &Binaries, durable: bool) -> Result<(),
     let mut initdb = folder.command(binaries.folder.join("initdb"));
     initdb.arg("--pgdata").arg(&draft).args(["--username", SUPERUSER]);
     initdb.args(["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"]);
+    // What is upper and lower case beyond ASCII; the order of texts stays that of their bytes.
+    let letters = if cfg!(target_os = "macos") { "en_US.UTF-8" } else { "C.UTF-8" };
+    initdb.args(["--lc-ctype", letters]);
     initdb.arg("--pwfile").arg(folder.password_file());
     if !durable {
         initdb.arg("--no-sync");

@@ -144,6 +144,7 @@ async fn people_are_found_by_status_kind_role_workspace_department_and_name() {
     assert_eq!(by(|r| r.kind = 2).await, ["zoe"]);
     assert_eq!(by(|r| r.department = "SALES".into()).await, ["zoe", "bob"]);
     assert_eq!(by(|r| r.query = "zO".into()).await, ["zoe"]);
+    assert_eq!(by(|r| r.query = "ZOÉ".into()).await, ["zoe"], "letters of any script");
     assert_eq!(by(|r| r.query = "mill".into()).await, ["dora"]);
     assert_eq!(by(|r| r.query = "bob@ACME".into()).await, ["bob"]);
     assert_eq!(by(|r| r.query = "%".into()).await, [""; 0], "no wildcards");
