@@ -54,6 +54,43 @@ pub async fn resolve(change: &mut Change, new: &NewAssignment) -> Result<Resolve
     Ok(Resolved { role, scope, starts: new.starts, ends })
 }
 
+/// What one request gives, each [`resolve`]d; nothing of it may replace another part of it.
+///
+/// # Errors
+/// As [`resolve`].
+pub async fn resolve_all(change: &mut Change, new: &[NewAssignment]) -> Result<Vec<Resolved>> {
+    let mut all = Vec::with_capacity(new.len());
+    for one in new {
+        let resolved = resolve(change, one).await?;
+        check_beside(change, &all, &resolved, &one.field)?;
+        all.push(resolved);
+    }
+    Ok(all)
+}
+
+/// Refuses a role that is given twice, or excluded by another one, on the same scope.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` naming `field`.
+pub fn check_beside(
+    change: &Change,
+    given: &[Resolved],
+    next: &Resolved,
+    field: &str,
+) -> Result<()> {
+    let Some(other) = given.iter().find(|other| {
+        let excluded = other.role.exclusive_set.is_some()
+            && other.role.exclusive_set == next.role.exclusive_set;
+        other.scope == next.scope && (other.role.id == next.role.id || excluded)
+    }) else {
+        return Ok(());
+    };
+    let (place, key) = (&change.tenant().key, &other.role.key);
+    let place = if next.scope.text.is_empty() { place.as_str() } else { &next.scope.text };
+    let wanted = format!("role `{key}` is given on `{place}` already; choose one of the two");
+    Err(Error::invalid(field, wanted))
+}
+
 fn end(field: &str, role: &Role, new: &NewAssignment, now: Time) -> Result<Option<Time>> {
     let starts = new.starts.map_or(now, |starts| starts.max(now));
     let longest = role

@@ -128,15 +128,19 @@ pub async fn delete(change: &mut Change, key: &str, etag: &str) -> Result<()> {
 /// `NOT_FOUND` for the group, or somebody who is not a member of the tenant; `PERMISSION_DENIED` when
 /// the group carries a role that is not the caller's to give.
 pub async fn add_members(change: &mut Change, key: &str, users: &[UserId]) -> Result<Described> {
-    let group = sql::find_in(change, key).await?;
+    let mut group = sql::find_in(change, key).await?;
     assignments::require_gifts(change, group.holder()).await?;
     let members = sql::members_among(change, users).await?;
     if let Some(stranger) = users.iter().find(|user| !members.contains(user)) {
         return Err(Error::not_found("member", stranger));
     }
-    for user in sql::add_members(change, group.id, &members).await? {
-        let joined = Record::GroupMember(GroupMember { group: group.id, user });
+    let joined = sql::add_members(change, group.id, &members).await?;
+    for user in &joined {
+        let joined = Record::GroupMember(GroupMember { group: group.id, user: *user });
         change.record(Event::new("group.joined", user).after(joined))?;
+    }
+    if !joined.is_empty() {
+        touch(change, &mut group).await?;
     }
     describe(change, key).await
 }
@@ -147,10 +151,13 @@ pub async fn add_members(change: &mut Change, key: &str, users: &[UserId]) -> Re
 /// `NOT_FOUND` for the group; `PERMISSION_DENIED` when it carries a role that is not the caller's to
 /// give.
 pub async fn remove_members(change: &mut Change, key: &str, users: &[UserId]) -> Result<Described> {
-    let group = sql::find_in(change, key).await?;
+    let mut group = sql::find_in(change, key).await?;
     assignments::require_gifts(change, group.holder()).await?;
     let left = sql::remove_members(change, group.id, Some(users)).await?;
     record_left(change, group.id, &left)?;
+    if !left.is_empty() {
+        touch(change, &mut group).await?;
+    }
     describe(change, key).await
 }
 
@@ -190,10 +197,7 @@ pub struct RolesEdit {
 pub async fn update_roles(change: &mut Change, edit: RolesEdit) -> Result<Described> {
     let mut group = sql::find_in(change, &edit.key).await?;
     check_etag(&edit.etag, group.version)?;
-    let mut resolved = Vec::with_capacity(edit.add.len());
-    for new in &edit.add {
-        resolved.push(assignments::resolve(change, new).await?);
-    }
+    let resolved = assignments::resolve_all(change, &edit.add).await?;
     let before = assignments::shown_of_group_now(change, group.id).await?;
     assignments::remove(change, group.holder(), &edit.remove).await?;
     for new in &resolved {

@@ -426,7 +426,7 @@ impl Judge {
             let Some(Ok(resolved)) = self.resolved.get(&wanted) else { continue };
             roles.push(assignment(line, key));
             if row.flaws.is_empty()
-                && let Err(error) = invitations::check_beside(change, &given, resolved, "role")
+                && let Err(error) = assignments::check_beside(change, &given, resolved, "role")
             {
                 row.flaws.push(Flaw::of(Column::Role, error)?);
             }

@@ -15,7 +15,7 @@ use sqlx::PgPool;
 
 pub use list::{Filter, ShownInvitation, ShownRole, list, shown_now};
 pub use person::{accept, decline, request};
-pub use promise::{Promise, check_beside, inviter_vouches, promises};
+pub use promise::{Promise, inviter_vouches, promises};
 pub use reminder::{remind, remind_now};
 pub use rpc::read_status;
 pub use sql::name_of;
@@ -101,12 +101,7 @@ pub struct NewInvitation {
 /// `PERMISSION_DENIED` and `INVALID_ARGUMENT` for a role; `ALREADY_EXISTS` for a member or a person with
 /// an open invitation; `FAILED_PRECONDITION` for a domain that is not allowed.
 pub async fn create(change: &mut Change, new: NewInvitation) -> Result<InvitationId> {
-    let mut roles = Vec::with_capacity(new.roles.len().max(1));
-    for role in &new.roles {
-        let resolved = assignments::resolve(change, role).await?;
-        promise::check_beside(change, &roles, &resolved, &role.field)?;
-        roles.push(resolved);
-    }
+    let mut roles = assignments::resolve_all(change, &new.roles).await?;
     if let ([], Some(default)) = (roles.as_slice(), change.tenant().default_role) {
         roles.push(assignments::unchosen(change, default)?);
     }

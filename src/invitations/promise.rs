@@ -6,7 +6,7 @@ use crate::{
     assignments::Resolved,
     change::Change,
     decision::{InvitedRole, Role, TenantStatus, scope_text},
-    error::{Error, Result},
+    error::Result,
     ids::SubjectId,
 };
 
@@ -96,29 +96,6 @@ pub async fn inviter_vouches(change: &mut Change, invitation: &Invitation) -> Re
         }
     }
     change.vouches(inviter, super::permission(invitation.kind), &gifts).await
-}
-
-/// Refuses a role that is given twice, or excluded by another one, on the same scope.
-///
-/// # Errors
-/// `INVALID_ARGUMENT` naming `field`.
-pub fn check_beside(
-    change: &Change,
-    given: &[Resolved],
-    next: &Resolved,
-    field: &str,
-) -> Result<()> {
-    let Some(other) = given.iter().find(|other| {
-        let excluded = other.role.exclusive_set.is_some()
-            && other.role.exclusive_set == next.role.exclusive_set;
-        other.scope == next.scope && (other.role.id == next.role.id || excluded)
-    }) else {
-        return Ok(());
-    };
-    let (place, key) = (&change.tenant().key, &other.role.key);
-    let place = if next.scope.text.is_empty() { place.as_str() } else { &next.scope.text };
-    let wanted = format!("role `{key}` is given on `{place}` already; choose one of the two");
-    Err(Error::invalid(field, wanted))
 }
 
 pub fn invited(role: &Resolved) -> InvitedRole {

@@ -261,7 +261,7 @@ async fn roles_of_a_group_are_given_and_taken_where_one_may_assign() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_is_renamed_by_the_version_that_was_read() {
     let mut world = World::start().await;
-    let (admin, _) = world.tenant("acme").await;
+    let (admin, user) = world.tenant("acme").await;
     let created = admin.groups().create_group(new_group("team")).await.unwrap().into_inner();
     let etag = created.group.unwrap().etag;
     let rename = pb::UpdateGroupRequest {
@@ -275,6 +275,23 @@ async fn a_group_is_renamed_by_the_version_that_was_read() {
     assert_eq!(renamed.group.unwrap().display_name, "The team");
     let status = admin.groups().update_group(rename).await.unwrap_err();
     assert_eq!(reason(&status), "ETAG_MISMATCH");
+    let get = pb::GetGroupRequest { tenant: "acme".into(), group: "team".into() };
+    let etag = admin.groups().get_group(get).await.unwrap().into_inner().group.unwrap().etag;
+    let join = pb::AddGroupMembersRequest {
+        tenant: "acme".into(),
+        group: "team".into(),
+        user_ids: vec![user],
+        ..Default::default()
+    };
+    admin.groups().add_group_members(join).await.unwrap();
+    let delete = pb::DeleteGroupRequest {
+        tenant: "acme".into(),
+        group: "team".into(),
+        etag,
+        ..Default::default()
+    };
+    let status = admin.groups().delete_group(delete).await.unwrap_err();
+    assert_eq!(reason(&status), "ETAG_MISMATCH", "somebody joined in between");
     let status = admin.groups().create_group(new_group("team")).await.unwrap_err();
     assert_eq!(status.code(), Code::AlreadyExists);
     world.stop().await;

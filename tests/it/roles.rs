@@ -301,3 +301,58 @@ async fn giving_a_role_takes_away_nothing_that_the_giver_may_not_take() {
     assert_eq!(roles, ["advanced"]);
     world.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_rules_the_tenant_and_not_what_is_in_it_is_no_administrator() {
+    let mut world = World::start().await;
+    let (admin, user) = world.tenant("acme").await;
+    let root = |reach: pb::Reach| pb::CreateRoleRequest {
+        reach: reach.into(),
+        ..new_role(&format!("root-{}", i32::from(reach)), &["*"])
+    };
+    create(&admin, root(pb::Reach::Here)).await.unwrap();
+    create(&admin, root(pb::Reach::Everywhere)).await.unwrap();
+    let get = pb::GetMembershipRequest { tenant: "acme".into(), user_id: user.clone() };
+    let membership = admin.memberships().get_membership(get).await.unwrap().into_inner();
+    let held: Vec<String> =
+        membership.membership.unwrap().roles.into_iter().map(|role| role.id).collect();
+    let exchange = |role: &str| pb::UpdateMemberRolesRequest {
+        tenant: "acme".into(),
+        subject: user.clone(),
+        add: vec![role_on(role, "")],
+        remove: held.clone(),
+        ..Default::default()
+    };
+    let refused = admin.memberships().update_member_roles(exchange("root-3")).await.unwrap_err();
+    assert_eq!(reason(&refused), "LAST_ADMINISTRATOR");
+    admin.memberships().update_member_roles(exchange("root-1")).await.unwrap();
+    let narrow = pb::UpdateRoleRequest { reach: pb::Reach::Here.into(), ..edit("root-1", &[]) };
+    let refused = admin.roles().update_role(narrow).await.unwrap_err();
+    assert_eq!(reason(&refused), "LAST_ADMINISTRATOR");
+    let get = pb::GetTenantRequest { tenant: "acme".into() };
+    let tenant = admin.tenants().get_tenant(get).await.unwrap().into_inner().tenant.unwrap();
+    assert_eq!(tenant.administrator_count, 1);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_request_gives_does_not_replace_another_part_of_it() {
+    let mut world = World::start().await;
+    let (admin, user) = world.tenant("acme").await;
+    for key in ["day", "night"] {
+        let exclusive =
+            pb::CreateRoleRequest { exclusive_set: "shift".into(), ..new_role(key, &["desk.use"]) };
+        create(&admin, exclusive).await.unwrap();
+    }
+    for add in [["day", "night"], ["day", "day"]] {
+        let update = pb::UpdateMemberRolesRequest {
+            tenant: "acme".into(),
+            subject: user.clone(),
+            add: add.map(|role| role_on(role, "")).to_vec(),
+            ..Default::default()
+        };
+        let refused = admin.memberships().update_member_roles(update).await.unwrap_err();
+        assert_eq!((refused.code(), field(&refused)), (Code::InvalidArgument, "add[1]".to_owned()));
+    }
+    world.stop().await;
+}
