@@ -4,7 +4,7 @@ use super::{Asked, Ids, Named, role_key};
 use crate::{
     decision::{
         Explanation, Facts, Flaw, Permission, Question, Reason, Resource, TenantNotLoaded, There,
-        Time, Who, who_may, who_may_give,
+        Time, Who, scope_text, who_may, who_may_give,
     },
     ids::{AssignmentId, RoleId, SubjectId},
 };
@@ -21,6 +21,8 @@ pub struct Remedy {
     pub kind: RemedyKind,
     /// The roles that would allow it, the least one first.
     pub roles: Vec<String>,
+    /// Where one of them would; nothing is the tenant.
+    pub scope: String,
     pub who: Who,
     pub message: String,
     pub assignment: Option<AssignmentId>,
@@ -45,7 +47,8 @@ pub enum RemedyKind {
 impl Remedy {
     fn new(kind: RemedyKind, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self { kind, roles: Vec::new(), who: Who::default(), message, assignment: None }
+        let (roles, scope) = (Vec::new(), String::new());
+        Self { kind, roles, scope, who: Who::default(), message, assignment: None }
     }
 
     fn by(self, who: Who) -> Self {
@@ -227,11 +230,19 @@ fn assign(
     };
     let keys: Vec<String> = roles.iter().map(|role| role_key(facts, entry.id, *role)).collect();
     let permission = asked.permission.as_str();
+    // A role that reaches no further than where it is assigned helps here only.
+    let scope = scope_text(asked.resource.workspace, asked.resource.path);
+    let place = match scope.as_str() {
+        "" => "the tenant".to_owned(),
+        scope => format!("`{scope}`"),
+    };
     let message = match keys.as_slice() {
-        [] => format!("no role of the tenant has `{permission}`; give it to one, and assign that"),
-        [key] => format!("assign role `{key}` here"),
-        [key, ..] => format!("assign one of the roles, the least is `{key}`"),
+        [] => format!(
+            "no role of the tenant has `{permission}`; give it to one, and assign that on {place}"
+        ),
+        [key] => format!("assign role `{key}` on {place}"),
+        [key, ..] => format!("assign one of the roles on {place}, the least is `{key}`"),
     };
     let who = givers(&roles)?;
-    Ok(Remedy { roles: keys, ..Remedy::new(RemedyKind::AssignRole, message).by(who) })
+    Ok(Remedy { roles: keys, scope, ..Remedy::new(RemedyKind::AssignRole, message).by(who) })
 }

@@ -410,6 +410,7 @@ impl From<Remedy> for pb::Remedy {
         Self {
             kind: kind.into(),
             roles: remedy.roles,
+            scope: remedy.scope,
             user_ids: remedy.who.people.iter().map(ToString::to_string).collect(),
             truncated: remedy.who.more,
             message: remedy.message,

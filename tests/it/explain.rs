@@ -67,6 +67,10 @@ async fn what_allows_is_named_down_to_the_pattern() {
     assert_eq!(kinds(&no), [RemedyKind::AssignRole]);
     assert_eq!(no.remedies[0].roles, ["reader", "writer", "administrator"].map(String::from));
     assert_eq!(no.remedies[0].user_ids, [user.as_str()], "not the person concerned");
+    assert_eq!(no.remedies[0].scope, "", "the tenant");
+    let no = explain(&admin, &maria, "files.read", "projects/7").await;
+    assert_eq!(no.remedies[0].scope, "projects/7", "where the role would help");
+    assert!(no.remedies[0].message.contains("on `projects/7`"), "{no:?}");
 
     let no = explain(&admin, &maria, "files.read", "workspaces/rome").await;
     assert_eq!(
