@@ -300,11 +300,14 @@ pub async fn claimed_scopes(
     Ok(scopes)
 }
 
-/// How many assignments give the role.
+/// Takes away what is over of a role that is to be deleted; says how often it is assigned still.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn count_of_role(change: &mut Change, role: RoleId) -> Result<i64> {
+pub async fn clear_role(change: &mut Change, role: RoleId) -> Result<i64> {
+    for assignment in sql::ended_of_role(change, role).await? {
+        remove_one(change, assignment).await?;
+    }
     sql::count_of_role(change, role).await
 }
 

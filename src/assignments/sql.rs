@@ -89,6 +89,25 @@ pub async fn in_workspace(change: &mut Change, workspace: WorkspaceId) -> Result
     Ok(rows.into_iter().map(Into::into).collect())
 }
 
+/// What was given of a role and is over.
+pub async fn ended_of_role(change: &mut Change, role: RoleId) -> Result<Vec<Assignment>> {
+    let (tenant, now) = (change.tenant().id, change.now());
+    let rows = sqlx::query_as!(
+        Row,
+        "select id, user_id, service_account_id, group_id, role_id, workspace_id, path,
+                starts_at, ends_at
+         from role_assignments
+         where tenant_id = $1 and role_id = $2 and ends_at <= $3
+         order by id",
+        tenant as TenantId,
+        role as RoleId,
+        now
+    )
+    .fetch_all(change.conn())
+    .await?;
+    Ok(rows.into_iter().map(Into::into).collect())
+}
+
 pub async fn insert(change: &mut Change, new: &Assignment) -> Result<()> {
     let (tenant, now, actor) = (change.tenant().id, change.now(), change.call().actor());
     let (user, service, group) = columns(new.holder);

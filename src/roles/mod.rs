@@ -223,7 +223,7 @@ pub async fn delete(change: &mut Change, key: &str, etag: &str) -> Result<()> {
 }
 
 async fn require_unused(change: &mut Change, role: &decision::Role) -> Result<()> {
-    let assigned = assignments::count_of_role(change, role.id).await?;
+    let assigned = assignments::clear_role(change, role.id).await?;
     let invited = sql::count_invited(change, role.id).await?;
     let roles = change.facts()?.roles();
     let including = roles.filter(|other| other.includes.contains(&role.id));

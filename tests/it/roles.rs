@@ -196,7 +196,21 @@ async fn a_role_in_use_or_built_in_is_not_deleted() {
         ..new_role("outer", &["files.write"])
     };
     create(&admin, outer).await.unwrap();
-    world.member(&admin, "acme", "mo@acme.example", &[("held", "")]).await;
+    let mo = world.member(&admin, "acme", "mo@acme.example", &[("held", "")]).await;
+    create(&admin, new_role("over", &["files.read"])).await.unwrap();
+    let ends = world.server.app.clock.now() + chrono::TimeDelta::milliseconds(1_500);
+    let until = pb::AssignRole { end_time: Some(pb::timestamp(ends)), ..role_on("over", "") };
+    let give = pb::UpdateMemberRolesRequest {
+        tenant: "acme".into(),
+        subject: mo,
+        add: vec![until],
+        ..Default::default()
+    };
+    admin.memberships().update_member_roles(give).await.unwrap();
+    let refused = admin.roles().delete_role(deletion("over")).await.unwrap_err();
+    assert_eq!(reason(&refused), "ROLE_IN_USE");
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    admin.roles().delete_role(deletion("over")).await.unwrap();
     let invitation = invite("acme", "late@acme.example", &[("invited", "")]);
     let created = admin.invitations().create_invitation(invitation).await.unwrap().into_inner();
 
