@@ -176,6 +176,19 @@ impl Change {
         self.check_administrators().await
     }
 
+    /// Refuses what makes no sense in a tenant that was deleted, whoever asks for it. In a purged one
+    /// nothing begins at all.
+    ///
+    /// # Errors
+    /// `FAILED_PRECONDITION` `TENANT_DELETED`.
+    pub fn require_kept(&self) -> Result<()> {
+        if self.status() == Some(TenantStatus::Deleted) {
+            let message = "the tenant was deleted; restore it first";
+            return Err(Error::precondition("TENANT_DELETED", &self.tenant.key, message));
+        }
+        Ok(())
+    }
+
     pub(super) fn status(&self) -> Option<TenantStatus> {
         self.facts.directory.tenants.get(self.tenant.key.as_str()).map(|entry| entry.status)
     }

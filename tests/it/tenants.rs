@@ -185,6 +185,9 @@ async fn nobody_joins_a_deleted_tenant_and_the_invitation_outlives_it() {
     let mut anonymous = world.anonymous().await.invitations();
     let refused = anonymous.accept_invitation(accept(&token)).await.unwrap_err();
     assert_eq!(reason(&refused), "TENANT_SUSPENDED");
+    let late = invite("acme", "bob@acme.example", &[]);
+    let refused = world.operator.invitations().create_invitation(late).await.unwrap_err();
+    assert_eq!(reason(&refused), "TENANT_DELETED", "nobody could accept it");
     let restore = pb::RestoreTenantRequest { tenant: named(), ..Default::default() };
     let restored = operator.restore_tenant(restore).await.unwrap().into_inner();
     assert_eq!(restored.tenant.unwrap().status(), pb::TenantStatus::Pending);

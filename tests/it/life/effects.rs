@@ -72,6 +72,7 @@ impl Model {
                 let gift = by.map_or(Ok(()), |by| self.check_inviter(at, by, role));
                 let role = role.map(|role| (role, self.place(at, there)));
                 let tenant = &mut self.tenants[at];
+                tenant.require_kept()?;
                 role.map_or(Ok(()), |(role, place)| tenant.check_role(role, place))?;
                 gift?;
                 tenant.check_stranger(who, now)?;
@@ -84,11 +85,15 @@ impl Model {
             Verb::Resend { at, who, nth } => {
                 let n = self.invitation(at, who, nth).unwrap();
                 let tenant = &mut self.tenants[at];
-                match tenant.invitations[n].state {
-                    State::Accepted | State::Cancelled => return Err("INVITATION_NOT_PENDING"),
+                let state = tenant.invitations[n].state;
+                if matches!(state, State::Accepted | State::Cancelled) {
+                    return Err("INVITATION_NOT_PENDING");
+                }
+                tenant.require_kept()?;
+                match state {
                     // Somebody may have invited them anew since.
                     State::Declined | State::Expired => tenant.check_stranger(who, now)?,
-                    State::Pending | State::Gone => tenant.check_no_member(who)?,
+                    _ => tenant.check_no_member(who)?,
                 }
                 let invitation = &mut tenant.invitations[n];
                 invitation.state = State::Pending;
