@@ -30,6 +30,9 @@ use tonic::{
 };
 use tonic_types::StatusExt;
 
+/// How often in a row as many mails may be unsent as before, until they count as left.
+const PATIENCE: u32 = 500;
+
 pub const PASSWORD: &str = "correct horse battery staple";
 
 /// Removes what runs left behind that are over: nothing of theirs runs after their last test.
@@ -212,19 +215,16 @@ impl World {
 
     pub async fn stop(self) {
         let pool = &self.server.app.pool;
-        let mut unsent = -1;
-        // A mail lies in its folder a moment before its row says so.
-        for _ in 0..100 {
-            unsent = sqlx::query_scalar::<_, i64>(
-                "select count(*) from mails where status in ('queued', 'sending')",
-            )
-            .fetch_one(pool)
-            .await
-            .unwrap();
-            if unsent == 0 {
-                break;
-            }
+        let (mut unsent, mut patience) = (i64::MAX, PATIENCE);
+        // A mail lies in its folder a moment before its row says so, and some tests send thousands.
+        while unsent > 0 && patience > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
+            let left = sqlx::query_scalar::<_, i64>(
+                "select count(*) from mails where status in ('queued', 'sending')",
+            );
+            let left = left.fetch_one(pool).await.unwrap();
+            patience = if left < unsent { PATIENCE } else { patience - 1 };
+            unsent = left;
         }
         self.server.stop().await;
         let _ = std::fs::remove_dir_all(&self.mails);
