@@ -47,9 +47,10 @@ bench:
 	-.ci/install h2load
 	cargo bench --bench rpc -- $(ARGS)
 
-# Decisions in process, up to ten million assignments.
+# Decisions in process, up to ten million assignments; on huge pages, for which the allocator of the
+# program asks by itself.
 bench-decision:
-	cargo bench --bench decision -- $(ARGS)
+	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 cargo bench --bench decision -- $(ARGS)
 
 # Known vulnerabilities of the dependencies; reads the RustSec database from the network.
 audit:

@@ -1,7 +1,7 @@
 //! What a decision costs in process: time, allocations and memory over a thousand, a hundred thousand
 //! and ten million assignments, and what it costs to apply a change in a tenant of a million members.
 //!
-//! `cargo bench --bench decision` needs memory for ten million assignments; with `-- --most 100000` it
+//! `make bench-decision` needs memory for ten million assignments; with `-- --most 100000` it
 //! stops at so many, and the tenant of a million members is as much smaller.
 
 #![allow(

@@ -77,13 +77,16 @@ fn revised(source: &mut String, name: &str) {
 }
 
 fn redact(source: &mut String, message: &MessageDescriptor) {
-    let _ = write!(source, "impl Redact for {} {{\n    fn redact(&mut self) {{\n", message.name());
+    let _ = write!(source, "impl Redact for {} {{\n", message.name());
     let secrets: Vec<_> = message.fields().filter(is_secret).collect();
+    let explained = !secrets.is_empty() && message.get_field_by_name(SECRET_REASON).is_some();
+    let why = if explained { "why" } else { "_" };
+    let _ = writeln!(source, "    fn redact(&mut self, {why}: Withheld) {{");
     for field in &secrets {
         let _ = writeln!(source, "        self.{} = Default::default();", field.name());
     }
-    if !secrets.is_empty() && message.get_field_by_name(SECRET_REASON).is_some() {
-        let _ = writeln!(source, "        self.{SECRET_REASON} = \"SECRET_ALREADY_SHOWN\".into();");
+    if explained {
+        let _ = writeln!(source, "        self.{SECRET_REASON} = why.reason();");
     }
     source.push_str("    }\n}\n");
 }

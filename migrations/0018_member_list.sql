@@ -22,6 +22,8 @@ create index memberships_last_name_start
     include (last_name, standing, user_id) where standing > 0;
 create index memberships_email_start on memberships (tenant_id, email_canonical text_pattern_ops)
     include (standing, user_id) where standing > 0;
+create index memberships_removed on memberships (tenant_id, user_id)
+    where standing = 0 and purged_at is null;
 create index activity_last_sign_in on activity (tenant_id, last_sign_in_at, user_id)
     include (standing) where standing > 0;
 create index activity_standing on activity (tenant_id, standing, last_sign_in_at, user_id)

@@ -29,12 +29,12 @@ use crate::{
     app::App,
     caller::Call,
     decision::{
-        Account, Credential, Facts, Record, Resource, SessionEnd, TenantFacts, TenantStatus, Time,
-        Transition,
+        Account, Credential, Facts, Record, Resource, SessionEnd, TenantFacts, Time, Transition,
     },
     error::{Error, Result},
     faults::Point,
     ids::{Revision, SubjectId, TenantId},
+    proto::Withheld,
     refusals::{Kind, Refusal},
     replica::{self, load},
 };
@@ -181,7 +181,7 @@ where
         Ok(mut answer) if options.validate_only => {
             let revision = change.abandon().await?;
             // A secret of what was not made could still open something: tokens prove themselves.
-            answer.redact();
+            answer.redact(Withheld::ValidateOnly);
             Ok((Ok(answer), revision))
         }
         Ok(answer) if change.drafts.is_empty() => {
@@ -370,13 +370,15 @@ impl Change {
     /// Notes what happened; the facts of this change follow at once.
     ///
     /// # Errors
-    /// When the event cannot be written down; `FAILED_PRECONDITION` `TENANT_PURGED` for what would begin in
-    /// a tenant that is being erased.
+    /// When the event cannot be written down; `FAILED_PRECONDITION` `TENANT_DELETED` or `TENANT_PURGED`
+    /// for what would begin in a tenant that is closed for good or for a while.
     pub fn record(&mut self, event: Event) -> Result<()> {
         let (before, after) = event.records();
-        if self.tenant.status == TenantStatus::Purged && after.is_some_and(rules::lasts) {
-            let message = "the tenant is erased for good; nothing can be added to it";
-            return Err(Error::precondition("TENANT_PURGED", &self.tenant.key, message));
+        if after.is_some_and(rules::lasts) {
+            match before {
+                None => self.require_kept()?,
+                Some(_) => self.require_unpurged()?,
+            }
         }
         self.rights = self.rights.max(administrators::Touch::of(before, after));
         self.seats_taken += seats::taken(before, after, self.now);
@@ -404,7 +406,7 @@ impl Change {
     /// When the change cannot go on; the inner result is the part's.
     pub async fn settle<T>(&mut self, mark: Mark, outcome: Result<T>) -> Result<Result<T>> {
         let outcome = match outcome {
-            Ok(done) => self.check_seats().await.map(|()| done),
+            Ok(done) => self.check_seats(mark.seats_taken).await.map(|()| done),
             refused => refused,
         };
         match outcome {

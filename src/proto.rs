@@ -102,8 +102,28 @@ pub trait Revised: prost::Message + Default {
 /// A response that may hold secrets.
 pub trait Redact: prost::Message + Default {
     /// Blanks secret fields, so that the answer may be stored; where the message has a
-    /// `secret_reason`, sets it to `SECRET_ALREADY_SHOWN`.
-    fn redact(&mut self);
+    /// `secret_reason`, says why.
+    fn redact(&mut self, why: Withheld);
+}
+
+/// Why an answer lacks its secret.
+#[derive(Debug, Clone, Copy)]
+pub enum Withheld {
+    /// The first answer to the request had it.
+    Shown,
+    /// The call only checked.
+    ValidateOnly,
+}
+
+impl Withheld {
+    #[must_use]
+    pub fn reason(self) -> String {
+        let reason = match self {
+            Self::Shown => "SECRET_ALREADY_SHOWN",
+            Self::ValidateOnly => "SECRET_NOT_MADE",
+        };
+        reason.to_owned()
+    }
 }
 
 /// What a command's change answers: there is nobody to tell.
@@ -112,7 +132,7 @@ impl Revised for () {
 }
 
 impl Redact for () {
-    fn redact(&mut self) {}
+    fn redact(&mut self, _: Withheld) {}
 }
 
 #[cfg(test)]
@@ -174,7 +194,7 @@ mod tests {
         assert!(!printed.contains("hunter2") && !printed.contains("rci_1"), "{printed}");
 
         let mut response = CreateApiKeyResponse { secret: "rck_1".into(), ..Default::default() };
-        response.redact();
+        response.redact(Withheld::Shown);
         assert_eq!(
             (response.secret.as_str(), response.secret_reason.as_str()),
             ("", "SECRET_ALREADY_SHOWN")

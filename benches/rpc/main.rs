@@ -89,6 +89,9 @@ struct Args {
     /// Fill the database, and no more.
     #[arg(long)]
     fill: bool,
+    /// Only the loads whose names contain this.
+    #[arg(long)]
+    only: Option<String>,
     #[command(subcommand)]
     server: Option<ServerProcess>,
 }
@@ -132,7 +135,9 @@ fn measure(mut args: Args, threads: &tokio::runtime::Runtime) {
     }
     servers::pin(std::process::id(), GENERATOR_CORE);
     let bench = Bench { args, world, url: filled.url, api_key: filled.api_key };
-    bench.first_answers(threads);
+    if bench.args.only.is_none() {
+        bench.first_answers(threads);
+    }
 
     let ours = bench.rolecall(SERVER_CORE);
     let before = ours.memory();
@@ -144,8 +149,13 @@ fn measure(mut args: Args, threads: &tokio::runtime::Runtime) {
         bytes >> 20,
         bytes as f64 / filled.assignments as f64
     );
-    let loads = Loads::new(&bench.world, bench.args.random);
+    let mut loads = Loads::new(&bench.world, bench.args.random);
     threads.block_on(bench.client(&ours).verify(&bench.world, &loads.hot, &loads.random));
+    if let Some(only) = &bench.args.only {
+        loads.rows.retain(|(name, ..)| name.contains(only));
+        report::table(&bench.rounds(&loads, &ours));
+        return threads.block_on(filled.postgres.stop()).unwrap();
+    }
     let rows = bench.rounds(&loads, &ours);
     report::table(&rows);
     bench.two_cores(&loads, &ours, threads);

@@ -11,7 +11,7 @@ use crate::{
     change::{Change, Event, Scope},
     decision::{Assignment, Holding, Record, Resource, Role, Time},
     error::{Error, Result},
-    ids::{AssignmentId, Holder, RoleId, SubjectId, WorkspaceId},
+    ids::{AssignmentId, Holder, Key, RoleId, SubjectId, WorkspaceId},
 };
 
 pub use rpc::read_ids;
@@ -125,10 +125,7 @@ pub async fn give(change: &mut Change, holder: Holder, new: &Resolved) -> Result
         if dated != *same {
             require_takeable(change, same).await?;
             sql::update_dates(change, &dated).await?;
-            let event = Event::new("role.redated", holder)
-                .before(Record::Assignment(same.clone()))
-                .after(Record::Assignment(dated.clone()));
-            change.record(event)?;
+            note(change, "role.redated", Some(same), Some(&dated)).await?;
         }
         return Ok(dated);
     }
@@ -140,7 +137,7 @@ pub async fn give(change: &mut Change, holder: Holder, new: &Resolved) -> Result
     for other in held.iter().filter(there) {
         if exclusive(change, other, &new.role)? {
             require_takeable(change, other).await?;
-            remove_one(change, other.clone()).await?;
+            remove_one(change, other).await?;
         }
     }
     let assignment = Assignment {
@@ -153,8 +150,7 @@ pub async fn give(change: &mut Change, holder: Holder, new: &Resolved) -> Result
         ends: new.ends,
     };
     sql::insert(change, &assignment).await?;
-    let event = Event::new("role.assigned", holder).after(Record::Assignment(assignment.clone()));
-    change.record(event)?;
+    note(change, "role.assigned", None, Some(&assignment)).await?;
     Ok(assignment)
 }
 
@@ -188,7 +184,7 @@ pub async fn remove(change: &mut Change, holder: Holder, ids: &[AssignmentId]) -
         let scope = sql::scope(change, assignment.workspace, &assignment.path).await?;
         change.require("iam.roles.assign", &scope.text)?;
         change.require_gift(assignment.role, &scope, assignment.ends)?;
-        remove_one(change, assignment.clone()).await?;
+        remove_one(change, assignment).await?;
     }
     Ok(())
 }
@@ -198,7 +194,7 @@ pub async fn remove(change: &mut Change, holder: Holder, ids: &[AssignmentId]) -
 /// # Errors
 /// When the database does not answer.
 pub async fn remove_all(change: &mut Change, holder: Holder) -> Result<()> {
-    for assignment in sql::held(change, holder).await? {
+    for assignment in &sql::held(change, holder).await? {
         remove_one(change, assignment).await?;
     }
     Ok(())
@@ -214,15 +210,39 @@ pub async fn remove_workspace(
 ) -> Result<Vec<Assignment>> {
     let ended = sql::in_workspace(change, workspace).await?;
     for assignment in &ended {
-        remove_one(change, assignment.clone()).await?;
+        remove_one(change, assignment).await?;
     }
     Ok(ended)
 }
 
-async fn remove_one(change: &mut Change, assignment: Assignment) -> Result<()> {
+async fn remove_one(change: &mut Change, assignment: &Assignment) -> Result<()> {
     sql::delete(change, assignment.id).await?;
-    let event =
-        Event::new("role.unassigned", assignment.holder).before(Record::Assignment(assignment));
+    note(change, "role.unassigned", Some(assignment), None).await
+}
+
+/// Notes what became of an assignment, with what its ids are called to whoever reads it.
+async fn note(
+    change: &mut Change,
+    verb: &'static str,
+    before: Option<&Assignment>,
+    after: Option<&Assignment>,
+) -> Result<()> {
+    let Some(Assignment { holder, role, workspace, .. }) = after.or(before) else { return Ok(()) };
+    let role = change.facts()?.role(*role).map(|role| role.key.clone());
+    let workspace = match workspace {
+        Some(id) => change.workspace_key(*id).await?,
+        None => String::new(),
+    };
+    let target = match holder {
+        Holder::Group(id) => change.group_key(*id).await?,
+        Holder::Subject(subject) => subject.to_string(),
+    };
+    let record = |assignment: Option<&Assignment>| assignment.cloned().map(Record::Assignment);
+    let event = Event::new(verb, target)
+        .before(record(before))
+        .after(record(after))
+        .named("role_key", role.as_ref().map_or("", Key::as_str))
+        .named("workspace_key", &workspace);
     change.record(event)
 }
 
@@ -305,7 +325,7 @@ pub async fn claimed_scopes(
 /// # Errors
 /// When the database does not answer.
 pub async fn clear_role(change: &mut Change, role: RoleId) -> Result<i64> {
-    for assignment in sql::ended_of_role(change, role).await? {
+    for assignment in &sql::ended_of_role(change, role).await? {
         remove_one(change, assignment).await?;
     }
     sql::count_of_role(change, role).await

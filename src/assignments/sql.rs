@@ -169,21 +169,12 @@ pub async fn scope(
     workspace: Option<WorkspaceId>,
     path: &str,
 ) -> Result<Scope> {
-    let tenant = change.tenant().id;
     let key = match workspace {
         None => None,
-        Some(workspace) => {
-            let key = sqlx::query_scalar!(
-                "select key from workspaces where tenant_id = $1 and id = $2",
-                tenant as TenantId,
-                workspace as WorkspaceId
-            );
-            Some(key.fetch_one(change.conn()).await?)
-        }
+        Some(workspace) => Some(change.workspace_key(workspace).await?),
     };
-    let text = scope_text(key.as_deref(), path);
-    // Reads the workspace into the facts as well, so that permissions can be asked on it.
-    change.scope("scope", &text).await
+    let (path, text) = (path.to_owned(), scope_text(key.as_deref(), path));
+    Ok(Scope { workspace, path, text })
 }
 
 pub async fn count_of_role(change: &mut Change, role: RoleId) -> Result<i64> {

@@ -42,14 +42,14 @@ impl Event {
     }
 
     #[must_use]
-    pub fn before(mut self, record: Record) -> Self {
-        self.before = Some(record);
+    pub fn before(mut self, record: impl Into<Option<Record>>) -> Self {
+        self.before = record.into();
         self
     }
 
     #[must_use]
-    pub fn after(mut self, record: Record) -> Self {
-        self.after = Some(record);
+    pub fn after(mut self, record: impl Into<Option<Record>>) -> Self {
+        self.after = record.into();
         self
     }
 
@@ -58,6 +58,16 @@ impl Event {
     pub fn change<T: Serialize + PartialEq>(mut self, field: &str, before: &T, after: &T) -> Self {
         if before != after {
             self.changes.insert(field.to_owned(), serde_json::json!([before, after]));
+        }
+        self
+    }
+
+    /// What an id in the records is called; after [`Self::before`] and [`Self::after`].
+    #[must_use]
+    pub fn named(mut self, field: &str, name: &str) -> Self {
+        if !name.is_empty() {
+            let sides = [&self.before, &self.after].map(|record| record.as_ref().map(|_| name));
+            self.changes.insert(field.to_owned(), serde_json::json!(sides));
         }
         self
     }

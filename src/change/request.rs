@@ -10,7 +10,7 @@ use crate::{
     caller::Call,
     decision::Time,
     error::{Error, Result},
-    proto::{Mutation, Redact, Revised},
+    proto::{Mutation, Redact, Revised, Withheld},
     secret,
 };
 
@@ -109,7 +109,7 @@ impl RequestKey {
     /// What is kept of an answer, as the database's `keep_answer` reads it.
     pub fn kept<R: Answer>(&self, answer: &R) -> serde_json::Value {
         let mut kept = answer.clone();
-        kept.redact();
+        kept.redact(Withheld::Shown);
         serde_json::json!({
             "caller": self.caller,
             "id": self.id,

@@ -8,7 +8,7 @@ use crate::{
         TenantFacts, TenantStatus, scope_text, vouches,
     },
     error::{Error, Result},
-    ids::{Key, RoleId, SubjectId, TenantId, WorkspaceId},
+    ids::{GroupId, Key, RoleId, SubjectId, TenantId, WorkspaceId},
     replica::load,
 };
 
@@ -80,15 +80,52 @@ impl Change {
                 };
                 let id: WorkspaceId = id.ok_or_else(unknown)?.into();
                 let key = key.parse::<Key>().map_err(|error| Error::invalid(field, error))?;
-                let record = Record::Workspace(crate::decision::Workspace { id, key });
-                let step =
-                    crate::decision::Transition { tenant, before: None, after: Some(record) };
-                self.facts.apply(&step);
+                self.learn_workspace(id, key);
                 Some(id)
             }
         };
         let path = resource.path.to_owned();
         Ok(Scope { workspace, path, text: scope_text(resource.workspace, resource.path) })
+    }
+
+    /// The key of a workspace that exists; reads it into the facts, so that permissions can be asked on
+    /// it.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn workspace_key(&mut self, id: WorkspaceId) -> Result<String> {
+        if let Some(key) = self.facts()?.workspace_key(id) {
+            return Ok(key.to_owned());
+        }
+        let tenant = self.tenant.id;
+        let key = sqlx::query_scalar!(
+            "select key from workspaces where tenant_id = $1 and id = $2",
+            tenant as TenantId,
+            id as WorkspaceId
+        )
+        .fetch_one(self.conn())
+        .await?;
+        self.learn_workspace(id, key.parse().map_err(Error::internal)?);
+        Ok(key)
+    }
+
+    /// The key of a group that exists.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn group_key(&mut self, id: GroupId) -> Result<String> {
+        let tenant = self.tenant.id;
+        let key = sqlx::query_scalar!(
+            "select key from groups where tenant_id = $1 and id = $2",
+            tenant as TenantId,
+            id as GroupId
+        );
+        Ok(key.fetch_one(self.conn()).await?)
+    }
+
+    fn learn_workspace(&mut self, id: WorkspaceId, key: Key) {
+        let record = Record::Workspace(crate::decision::Workspace { id, key });
+        super::learn(&mut self.facts, record, self.tenant.id);
     }
 
     /// A role of the tenant by its key.
@@ -172,19 +209,28 @@ impl Change {
 
     /// What must hold whatever the change did.
     pub(super) async fn check_rules(&mut self) -> Result<()> {
-        self.check_seats().await?;
+        self.check_seats(0).await?;
         self.check_administrators().await
     }
 
-    /// Refuses what makes no sense in a tenant that was deleted, whoever asks for it. In a purged one
-    /// nothing begins at all.
+    /// Refuses what makes no sense in a tenant that was deleted, whoever asks for it.
     ///
     /// # Errors
-    /// `FAILED_PRECONDITION` `TENANT_DELETED`.
+    /// `FAILED_PRECONDITION` `TENANT_DELETED` or `TENANT_PURGED`.
     pub fn require_kept(&self) -> Result<()> {
-        if self.status() == Some(TenantStatus::Deleted) {
+        if self.tenant.status == TenantStatus::Deleted {
             let message = "the tenant was deleted; restore it first";
             return Err(Error::precondition("TENANT_DELETED", &self.tenant.key, message));
+        }
+        self.require_unpurged()
+    }
+
+    /// # Errors
+    /// `FAILED_PRECONDITION` `TENANT_PURGED`.
+    pub fn require_unpurged(&self) -> Result<()> {
+        if self.tenant.status == TenantStatus::Purged {
+            let message = "the tenant is erased for good; create another";
+            return Err(Error::precondition("TENANT_PURGED", &self.tenant.key, message));
         }
         Ok(())
     }

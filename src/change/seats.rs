@@ -86,15 +86,17 @@ fn takes_one(record: Option<&Record>, now: Time) -> bool {
 
 impl Change {
     /// Refuses a change that takes seats which the plan does not have. One that takes no more than it
-    /// frees passes, also where a smaller plan was chosen since.
-    pub(super) async fn check_seats(&mut self) -> Result<()> {
-        let (tenant, now, wanted) = (self.tenant.id, self.now, self.seats_taken);
-        if wanted <= 0 || tenant == TenantId::SYSTEM {
+    /// frees passes, also where a smaller plan was chosen since. `granted` are those that earlier parts
+    /// of the change have taken.
+    pub(super) async fn check_seats(&mut self, granted: i64) -> Result<()> {
+        let (tenant, now) = (self.tenant.id, self.now);
+        if self.seats_taken <= 0 || tenant == TenantId::SYSTEM {
             return Ok(());
         }
         let seats = Seats::count(self.conn(), tenant, now).await?;
         let Some(limit) = seats.limit.filter(|_| seats.is_over()) else { return Ok(()) };
         // What is counted includes what this change would take.
+        let wanted = self.seats_taken - granted;
         let (used, plan) = (seats.used() - wanted, &seats.plan);
         let message = format!(
             "plan `{plan}` has {limit} seats, of which {used} are taken, and this needs {wanted} \

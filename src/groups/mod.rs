@@ -116,7 +116,7 @@ pub async fn delete(change: &mut Change, key: &str, etag: &str) -> Result<()> {
     check_etag(etag, group.version)?;
     assignments::require_gifts(change, group.holder()).await?;
     let members = sql::remove_members(change, group.id, None).await?;
-    record_left(change, group.id, &members)?;
+    record_left(change, (group.id, group.key.as_str()), &members)?;
     assignments::remove_all(change, group.holder()).await?;
     sql::delete(change, group.id).await?;
     change.record(Event::new("group.deleted", &group.key).before(group.record()))
@@ -137,7 +137,8 @@ pub async fn add_members(change: &mut Change, key: &str, users: &[UserId]) -> Re
     let joined = sql::add_members(change, group.id, &members).await?;
     for user in &joined {
         let joined = Record::GroupMember(GroupMember { group: group.id, user: *user });
-        change.record(Event::new("group.joined", user).after(joined))?;
+        let event = Event::new("group.joined", user).after(joined);
+        change.record(event.named("group_key", group.key.as_str()))?;
     }
     if !joined.is_empty() {
         touch(change, &mut group).await?;
@@ -154,7 +155,7 @@ pub async fn remove_members(change: &mut Change, key: &str, users: &[UserId]) ->
     let mut group = sql::find_in(change, key).await?;
     assignments::require_gifts(change, group.holder()).await?;
     let left = sql::remove_members(change, group.id, Some(users)).await?;
-    record_left(change, group.id, &left)?;
+    record_left(change, (group.id, group.key.as_str()), &left)?;
     if !left.is_empty() {
         touch(change, &mut group).await?;
     }
@@ -166,16 +167,16 @@ pub async fn remove_members(change: &mut Change, key: &str, users: &[UserId]) ->
 /// # Errors
 /// When the database does not answer.
 pub async fn leave_all(change: &mut Change, user: UserId) -> Result<()> {
-    for group in sql::leave_all(change, user).await? {
-        record_left(change, group, &[user])?;
+    for (group, key) in sql::leave_all(change, user).await? {
+        record_left(change, (group, &key), &[user])?;
     }
     Ok(())
 }
 
-fn record_left(change: &mut Change, group: GroupId, users: &[UserId]) -> Result<()> {
+fn record_left(change: &mut Change, (group, key): (GroupId, &str), users: &[UserId]) -> Result<()> {
     for user in users {
         let left = Record::GroupMember(GroupMember { group, user: *user });
-        change.record(Event::new("group.left", user).before(left))?;
+        change.record(Event::new("group.left", user).before(left).named("group_key", key))?;
     }
     Ok(())
 }

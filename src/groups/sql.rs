@@ -204,16 +204,18 @@ pub async fn remove_members(
 }
 
 /// Takes somebody out of every group; returns which.
-pub async fn leave_all(change: &mut Change, user: UserId) -> Result<Vec<GroupId>> {
+pub async fn leave_all(change: &mut Change, user: UserId) -> Result<Vec<(GroupId, String)>> {
     let tenant = change.tenant().id;
-    let left = sqlx::query_scalar!(
-        "delete from group_members where tenant_id = $1 and user_id = $2 returning group_id",
+    let left = sqlx::query!(
+        "delete from group_members l using groups g
+         where l.tenant_id = $1 and l.user_id = $2 and g.tenant_id = $1 and g.id = l.group_id
+         returning g.id, g.key",
         tenant as TenantId,
         user as UserId
     )
     .fetch_all(change.conn())
     .await?;
-    Ok(left.into_iter().map(Into::into).collect())
+    Ok(left.into_iter().map(|row| (row.id.into(), row.key)).collect())
 }
 
 pub async fn list_members(

@@ -101,7 +101,6 @@ pub struct NewInvitation {
 /// `PERMISSION_DENIED` and `INVALID_ARGUMENT` for a role; `ALREADY_EXISTS` for a member or a person with
 /// an open invitation; `FAILED_PRECONDITION` for a domain that is not allowed.
 pub async fn create(change: &mut Change, new: NewInvitation) -> Result<InvitationId> {
-    change.require_kept()?;
     let mut roles = assignments::resolve_all(change, &new.roles).await?;
     if let ([], Some(default)) = (roles.as_slice(), change.tenant().default_role) {
         roles.push(assignments::unchosen(change, default)?);
@@ -197,7 +196,12 @@ async fn insert(
     sql::insert(change, &invitation).await?;
     letter::queue(change, &invitation).await?;
     let (id, profile) = (invitation.id, &invitation.profile);
-    let mut event = Event::new("invitation.created", id).after(invitation.record());
+    let promises = roles.iter().map(promise::named).collect::<Vec<_>>();
+    let mut event = Event::new("invitation.created", id).after(invitation.record()).change(
+        "promises",
+        &Vec::new(),
+        &promises,
+    );
     for (field, value) in [
         ("email", invitation.email.as_str()),
         ("first_name", &profile.first_name),

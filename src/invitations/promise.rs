@@ -1,6 +1,8 @@
 //! The roles of an invitation: promised when it is made, checked against the caller, and kept when it is
 //! accepted, as far as they still can be.
 
+use std::collections::BTreeMap;
+
 use super::{Invitation, sql};
 use crate::{
     assignments::Resolved,
@@ -96,6 +98,11 @@ pub async fn inviter_vouches(change: &mut Change, invitation: &Invitation) -> Re
         }
     }
     change.vouches(inviter, super::permission(invitation.kind), &gifts).await
+}
+
+/// What is promised, to whoever reads of it.
+pub fn named(role: &Resolved) -> BTreeMap<&'static str, String> {
+    [("role", role.role.key.to_string()), ("scope", role.scope.text.clone())].into()
 }
 
 pub fn invited(role: &Resolved) -> InvitedRole {

@@ -4,7 +4,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Filter, Listed, MAX_PROFILE, Membership, MembershipEdit, Profile, ProfileEdit, Retention,
-    RolesEdit, SortKey, list, sql,
+    RolesEdit, list, sql,
 };
 use crate::{
     access::{claim_any, permit},
@@ -54,13 +54,17 @@ impl MembershipService for Rpc {
             ..request.clone()
         };
         let binding = ("memberships", prost::Message::encode_to_vec(&binding));
-        let page =
-            Page::<SortKey>::read(&self.0.keys, &binding, request.page_size, &request.page_token)?;
+        let page = Page::<list::Start>::read(
+            &self.0.keys,
+            &binding,
+            request.page_size,
+            &request.page_token,
+        )?;
         let filter = Filter::read(&request, self.0.clock.now())?;
-        let after = page.after.as_ref();
-        let mut found = list::find(&self.0.pool, &permit, &filter, after, page.limit()).await?;
-        let next_page_token =
-            page.finish(&self.0.keys, &mut found.rows, |row: &Listed| row.key.clone())?;
+        let start = page.after.as_ref();
+        let mut found = list::find(&self.0.pool, &permit, &filter, start, page.limit()).await?;
+        let next = |row: &Listed| (row.key.clone(), found.total);
+        let next_page_token = page.finish(&self.0.keys, &mut found.rows, next)?;
         let tenant = permit.tenant_key().as_str();
         Ok(Response::new(pb::ListMembershipsResponse {
             memberships: found.rows.into_iter().map(|row| list::wire(tenant, row)).collect(),

@@ -176,7 +176,7 @@ async fn write(change: &mut Change, roles: &[Role]) -> Result<()> {
     }
     for role in roles {
         sql::link(change, &role.facts).await?;
-        change.record(created(role))?;
+        change.record(created(change, role, roles)?)?;
     }
     Ok(())
 }

@@ -68,9 +68,8 @@ pub struct NewRole {
 /// Creates a role of the tenant's own.
 ///
 /// # Errors
-/// `ALREADY_EXISTS` when the key is in use; `NOT_FOUND` for a role that it names; `INVALID_ARGUMENT`
-/// for a permission that is not in the catalogue; `PERMISSION_DENIED` when it would have more than the
-/// caller.
+/// `ALREADY_EXISTS` when the key is in use; `INVALID_ARGUMENT` for a role that is not there or a permission
+/// that is not in the catalogue; `PERMISSION_DENIED` when it would have more than the caller.
 pub async fn create(change: &mut Change, new: NewRole) -> Result<Shown> {
     require_room(change, 1)?;
     catalogue::require_known(change, &new.permissions, &[""; 0], templates::modules()).await?;
@@ -79,9 +78,9 @@ pub async fn create(change: &mut Change, new: NewRole) -> Result<Shown> {
             id: change.id()?,
             key: new.key,
             permissions: sorted(&new.permissions),
-            includes: named(change, &new.includes)?,
+            includes: named(change, "includes", &new.includes)?,
             reach: new.reach,
-            may_grant: named(change, &new.may_grant)?,
+            may_grant: named(change, "may_grant", &new.may_grant)?,
             exclusive_set: new.exclusive_set,
             max_duration_seconds: new.max_duration_seconds,
             locked: false,
@@ -97,16 +96,29 @@ pub async fn create(change: &mut Change, new: NewRole) -> Result<Shown> {
     require_all_of(change, &compiled(change, &role.facts)?)?;
     sql::insert(change, &role).await?;
     sql::link(change, &role.facts).await?;
-    change.record(created(&role))?;
+    change.record(created(change, &role, &[])?)?;
     sql::find_in(change, role.facts.key.as_str()).await
 }
 
-fn created(role: &Role) -> Event {
-    Event::new("role.created", &role.facts.key)
+/// `beside` are roles that are made together with it.
+fn created(change: &Change, role: &Role, beside: &[Role]) -> Result<Event> {
+    let none: Vec<Key> = Vec::new();
+    Ok(Event::new("role.created", &role.facts.key)
         .after(Record::Role(role.facts.clone()))
         .change("display_names", &BTreeMap::new(), &role.display_names)
         .change("description", &"", &role.description.as_str())
         .change("template", &"", &role.template.as_str())
+        .change("include_keys", &none, &keys_of(change, &role.facts.includes, beside)?)
+        .change("may_grant_keys", &none, &keys_of(change, &role.facts.may_grant, beside)?))
+}
+
+/// What roles are called to whoever reads of them.
+fn keys_of(change: &Change, roles: &[RoleId], beside: &[Role]) -> Result<Vec<Key>> {
+    let facts = change.facts()?;
+    let known = |id: &RoleId| facts.role(*id).map(|role| &**role);
+    let made = |id: &RoleId| beside.iter().map(|role| &role.facts).find(|role| role.id == *id);
+    let found = roles.iter().filter_map(|id| known(id).or_else(|| made(id)));
+    Ok(found.map(|role| role.key.clone()).collect())
 }
 
 /// What the roles of the tenant are called, by language.
@@ -158,10 +170,10 @@ pub async fn update(change: &mut Change, edit: RoleEdit) -> Result<Shown> {
         facts.permissions = sorted(&permissions);
     }
     if let Some(includes) = &edit.includes {
-        facts.includes = named(change, includes)?;
+        facts.includes = named(change, "includes", includes)?;
     }
     if let Some(may_grant) = &edit.may_grant {
-        facts.may_grant = named(change, may_grant)?;
+        facts.may_grant = named(change, "may_grant", may_grant)?;
     }
     facts.reach = edit.reach.unwrap_or(before.facts.reach);
     facts.exclusive_set = edit.exclusive_set.unwrap_or_else(|| before.facts.exclusive_set.clone());
@@ -185,7 +197,17 @@ async fn rewrite(change: &mut Change, before: &Role, after: &mut Role) -> Result
         .before(Record::Role(before.facts.clone()))
         .after(Record::Role(after.facts.clone()))
         .change("display_names", &before.display_names, &after.display_names)
-        .change("description", &before.description, &after.description);
+        .change("description", &before.description, &after.description)
+        .change(
+            "include_keys",
+            &keys_of(change, &before.facts.includes, &[])?,
+            &keys_of(change, &after.facts.includes, &[])?,
+        )
+        .change(
+            "may_grant_keys",
+            &keys_of(change, &before.facts.may_grant, &[])?,
+            &keys_of(change, &after.facts.may_grant, &[])?,
+        );
     if !event.changes_anything() {
         return Ok(false);
     }
@@ -277,11 +299,10 @@ fn sorted(permissions: &[String]) -> Arc<[SmolStr]> {
 }
 
 /// The ids of the roles with these keys, each once.
-fn named(change: &Change, keys: &[String]) -> Result<Vec<RoleId>> {
-    let facts = change.facts()?;
+fn named(change: &Change, field: &str, keys: &[String]) -> Result<Vec<RoleId>> {
     let mut ids = Vec::with_capacity(keys.len());
-    for key in keys {
-        ids.push(facts.role_named(key).ok_or_else(|| unknown(key))?.id);
+    for (n, key) in keys.iter().enumerate() {
+        ids.push(change.role(&format!("{field}[{n}]"), key)?.id);
     }
     ids.sort_unstable();
     ids.dedup();

@@ -9,12 +9,13 @@ use secrecy::{ExposeSecret, SecretString};
 pub use rpc::create_operator;
 
 use crate::{
-    assignments,
+    assignments, catalogue,
     change::{Change, Event},
     decision::{self, Member, MemberKind, MemberStatus, PermissionSet, Record, Time},
     edit::check_etag,
     error::{Error, Result},
     ids::{ApiKeyId, Holder, Key, ServiceAccountId, SubjectId},
+    roles::templates,
     secret,
 };
 
@@ -181,13 +182,16 @@ pub struct NewApiKey {
 /// Creates a key and returns it with its secret, which is not kept.
 ///
 /// # Errors
-/// `NOT_FOUND`; `INVALID_ARGUMENT` for an end that is past; `FAILED_PRECONDITION` `TOO_MANY_KEYS`;
+/// `NOT_FOUND`; `INVALID_ARGUMENT` for an end that is past, and for a permission that is not in the
+/// catalogue; `FAILED_PRECONDITION` `TOO_MANY_KEYS`;
 /// `PERMISSION_DENIED` `MEMBER_OUTRANKS_CALLER` for a key that may do more than the caller.
 pub async fn create_key(change: &mut Change, new: NewApiKey) -> Result<(ApiKey, SecretString)> {
     let account = sql::lock(change, new.service_account).await?;
     if new.expires_at.is_some_and(|at| at <= change.now()) {
         return Err(Error::invalid("expire_time", "it must be in the future"));
     }
+    let none: [&str; 0] = [];
+    catalogue::require_known(change, &new.narrowed, &none, templates::modules()).await?;
     require_not_above(change, account.subject(), &new.narrowed).await?;
     if sql::live_keys(change, account.id).await?.len() >= MAX_KEYS {
         let message =

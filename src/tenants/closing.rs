@@ -34,7 +34,7 @@ pub async fn activate(change: &mut Change) -> Result<()> {
 pub async fn suspend(change: &mut Change) -> Result<Tenant> {
     let before = sql::find_in(change).await?;
     require_customer(&before)?;
-    require_kept(&before)?;
+    change.require_kept()?;
     if before.status == TenantStatus::Suspended {
         return Ok(before);
     }
@@ -48,7 +48,7 @@ pub async fn suspend(change: &mut Change) -> Result<Tenant> {
 /// `FAILED_PRECONDITION` when nobody could administer it, and for a deleted one.
 pub async fn reactivate(change: &mut Change) -> Result<Tenant> {
     let before = sql::find_in(change).await?;
-    require_kept(&before)?;
+    change.require_kept()?;
     if before.status != TenantStatus::Suspended {
         return Ok(before);
     }
@@ -68,22 +68,6 @@ fn require_customer(tenant: &Tenant) -> Result<()> {
     Err(Error::precondition("TENANT_RESERVED", &tenant.key, message))
 }
 
-pub(super) fn require_kept(tenant: &Tenant) -> Result<()> {
-    if tenant.status == TenantStatus::Deleted {
-        let message = "the tenant was deleted; restore it first";
-        return Err(Error::precondition("TENANT_DELETED", &tenant.key, message));
-    }
-    require_unpurged(tenant)
-}
-
-pub(super) fn require_unpurged(tenant: &Tenant) -> Result<()> {
-    if tenant.status == TenantStatus::Purged {
-        let message = "the tenant is erased for good; create another";
-        return Err(Error::precondition("TENANT_PURGED", &tenant.key, message));
-    }
-    Ok(())
-}
-
 /// Closes a tenant that will be erased when its time comes. One that is deleted stays as it is.
 ///
 /// # Errors
@@ -91,7 +75,7 @@ pub(super) fn require_unpurged(tenant: &Tenant) -> Result<()> {
 pub async fn delete(change: &mut Change, etag: &str) -> Result<Tenant> {
     let before = sql::find_in(change).await?;
     require_customer(&before)?;
-    require_unpurged(&before)?;
+    change.require_unpurged()?;
     if before.status == TenantStatus::Deleted {
         return Ok(before);
     }
@@ -111,7 +95,7 @@ pub async fn delete(change: &mut Change, etag: &str) -> Result<Tenant> {
 /// `FAILED_PRECONDITION` for a purged one, and when nobody could administer it.
 pub async fn restore(change: &mut Change) -> Result<Tenant> {
     let before = sql::find_in(change).await?;
-    require_unpurged(&before)?;
+    change.require_unpurged()?;
     let Some(status) = before.status_before else { return Ok(before) };
     let after = Tenant { status, status_before: None, purge_at: None, ..before.clone() };
     rewrite(change, "tenant.restored", before, after).await

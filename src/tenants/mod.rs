@@ -11,7 +11,6 @@ use serde::Serialize;
 
 pub use closing::{activate, condemn, delete, due, erase, reactivate, restore, suspend};
 
-use self::closing::{require_kept, require_unpurged};
 use crate::{
     access::Claim,
     accounts,
@@ -174,8 +173,7 @@ pub async fn repair(change: &mut Change, user: UserId) -> Result<Tenant> {
             "tenant `system` is the installation; invite an operator",
         );
     }
-    let tenant = sql::find_in(change).await?;
-    require_kept(&tenant)?;
+    change.require_kept()?;
     if change.tenant().status == TenantStatus::Pending {
         let message = "the tenant waits for its first administrator; resend that invitation";
         return refuse("TENANT_NOT_ACTIVE", message);
@@ -200,6 +198,7 @@ pub async fn repair(change: &mut Change, user: UserId) -> Result<Tenant> {
         &None,
         &Some(user),
     ))?;
+    let tenant = sql::find_in(change).await?;
     let opened_at = tenant.opened_at.or_else(|| Some(change.now()));
     let tenant = Tenant { opened_at, ..tenant };
     sql::update(change, &tenant).await?;
@@ -240,10 +239,10 @@ pub struct TenantEdit {
 ///
 /// # Errors
 /// `NOT_FOUND` for an unknown default role; `PERMISSION_DENIED` for one that the caller may not give;
-/// `ABORTED` for a stale etag.
+/// `ABORTED` for a stale etag; `FAILED_PRECONDITION` for a deleted tenant.
 pub async fn update(change: &mut Change, edit: TenantEdit) -> Result<Tenant> {
     let before = sql::find_in(change).await?;
-    require_unpurged(&before)?;
+    change.require_kept()?;
     check_etag(&edit.etag, before.version)?;
     let mut after = before.clone();
     after.display_name = edit.display_name.unwrap_or(after.display_name);

@@ -4,7 +4,7 @@ use rolecall::proto as pb;
 use secrecy::ExposeSecret;
 use sqlx::{Connection, Executor, PgConnection};
 
-use crate::world::{Api, World, field};
+use crate::world::{Api, World, field, invite, role_on};
 
 async fn list(by: &Api, request: pb::ListAuditEventsRequest) -> pb::ListAuditEventsResponse {
     by.audit().list_audit_events(request).await.unwrap().into_inner()
@@ -181,4 +181,90 @@ async fn the_log_is_exported_as_a_file_that_no_spreadsheet_evaluates() {
     let refused = admin.audit().export_audit_events(export("workspace")).await.unwrap_err();
     assert_eq!(field(&refused), "verb");
     world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_say_what_ids_were_called() {
+    let mut world = World::start().await;
+    let (admin, _) = world.tenant("acme").await;
+    let tenant = || "acme".to_owned();
+    admin.workspaces().create_workspace(workspace("paris", "")).await.unwrap();
+    let role = |key: &str, includes: &[&str]| pb::CreateRoleRequest {
+        tenant: tenant(),
+        key: key.into(),
+        display_names: [("en".to_owned(), key.to_owned())].into(),
+        includes: includes.iter().map(ToString::to_string).collect(),
+        ..Default::default()
+    };
+    admin.roles().create_role(role("reader", &[])).await.unwrap();
+    admin.roles().create_role(role("editor", &["reader"])).await.unwrap();
+    let maria = world.member(&admin, "acme", "maria@acme.example", &[]).await;
+    let group = pb::CreateGroupRequest {
+        tenant: tenant(),
+        key: "team".into(),
+        display_name: "Team".into(),
+        ..Default::default()
+    };
+    admin.groups().create_group(group).await.unwrap();
+    let give = pb::UpdateGroupRolesRequest {
+        tenant: tenant(),
+        group: "team".into(),
+        add: vec![role_on("editor", "workspaces/paris/files/7")],
+        ..Default::default()
+    };
+    admin.groups().update_group_roles(give).await.unwrap();
+    let join = pb::AddGroupMembersRequest {
+        tenant: tenant(),
+        group: "team".into(),
+        user_ids: vec![maria.clone()],
+        ..Default::default()
+    };
+    admin.groups().add_group_members(join).await.unwrap();
+    let invited = invite("acme", "ben@acme.example", &[("reader", "workspaces/paris")]);
+    admin.invitations().create_invitation(invited).await.unwrap();
+    // All that is called something ends, and the log goes on to say what it was.
+    let delete =
+        pb::DeleteGroupRequest { tenant: tenant(), group: "team".into(), ..Default::default() };
+    admin.groups().delete_group(delete).await.unwrap();
+    let delete =
+        pb::DeleteRoleRequest { tenant: tenant(), role: "editor".into(), ..Default::default() };
+    admin.roles().delete_role(delete).await.unwrap();
+
+    let told = async |verb: &str, target: &str, field: &str| {
+        let request =
+            pb::ListAuditEventsRequest { verb: verb.into(), target: target.into(), ..of("acme") };
+        let event = list(&admin, request).await.events.into_iter().next().expect(verb);
+        let value = |side: Option<prost_types::Struct>| {
+            side.unwrap_or_default().fields.get(field).map(|value| text(value))
+        };
+        (value(event.before), value(event.after))
+    };
+    let is = |text: &str| Some(text.to_owned());
+    assert_eq!(told("role.assigned", "team", "role_key").await, (None, is("editor")));
+    assert_eq!(told("role.assigned", "team", "workspace_key").await, (None, is("paris")));
+    assert_eq!(told("role.unassigned", "team", "role_key").await, (is("editor"), None));
+    assert_eq!(told("role.unassigned", "team", "workspace_key").await, (is("paris"), None));
+    assert_eq!(told("role.assigned", &maria, "role_key").await, (None, is("member")));
+    assert_eq!(told("role.assigned", &maria, "workspace_key").await, (None, None));
+    assert_eq!(told("group.joined", &maria, "group_key").await, (None, is("team")));
+    assert_eq!(told("group.left", &maria, "group_key").await, (is("team"), None));
+    assert_eq!(told("role.created", "editor", "include_keys").await, (None, is("[reader]")));
+    let (_, promises) = told("invitation.created", "", "promises").await;
+    assert_eq!(promises, is("[{role: reader, scope: workspaces/paris}]"));
+    world.stop().await;
+}
+
+fn text(value: &prost_types::Value) -> String {
+    use prost_types::value::Kind;
+    match value.kind.as_ref() {
+        Some(Kind::StringValue(text)) => text.clone(),
+        Some(Kind::ListValue(list)) => {
+            format!("[{}]", list.values.iter().map(text).collect::<Vec<_>>().join(", "))
+        }
+        Some(Kind::StructValue(map)) => {
+            let fields = map.fields.iter().map(|(name, value)| format!("{name}: {}", text(value)));
+            format!("{{{}}}", fields.collect::<Vec<_>>().join(", "))
+        }
+        other => format!("{other:?}"),
+    }
 }

@@ -74,6 +74,15 @@ async fn a_repeated_request_for_a_key_does_not_show_the_secret_again() {
         request_id: "0192f5c0-0000-7000-8000-000000000002".into(),
         ..Default::default()
     };
+    let dry = pb::CreateApiKeyRequest { validate_only: true, ..create.clone() };
+    let dry = admin.service_accounts().create_api_key(dry).await.unwrap().into_inner();
+    assert_eq!((dry.secret.as_str(), dry.secret_reason.as_str()), ("", "SECRET_NOT_MADE"));
+    let permissions = vec!["iam.roles.read".to_owned(), "iam.rolez.read".to_owned()];
+    let misspelt =
+        pb::CreateApiKeyRequest { permissions, request_id: String::new(), ..create.clone() };
+    let refused = admin.service_accounts().create_api_key(misspelt).await.unwrap_err();
+    assert_eq!(field(&refused), "permissions[1]");
+
     let first = admin.service_accounts().create_api_key(create.clone()).await.unwrap().into_inner();
     assert!(first.secret.starts_with("rck_"));
     let again = admin.service_accounts().create_api_key(create).await.unwrap().into_inner();

@@ -69,14 +69,11 @@ impl Way {
 
 impl Filter {
     pub(super) fn terms(&self, survey: &Survey) -> Terms<'_> {
-        // Nobody holds what is not there.
-        let held =
-            |key: &Option<String>, id: Option<Uuid>| key.as_ref().map(|_| id.unwrap_or_default());
         let terms = [
             self.query.as_deref().map(Term::Starts),
             self.department.as_deref().map(Term::Department),
-            held(&self.role, survey.role).map(|id| Term::Held(Held::Role, id)),
-            held(&self.workspace, survey.workspace).map(|id| Term::Held(Held::Workspace, id)),
+            survey.role.map(|id| Term::Held(Held::Role, id)),
+            survey.workspace.map(|id| Term::Held(Held::Workspace, id)),
             self.last_sign_in_before.map(Term::Seen),
         ];
         let mut terms: Vec<Term<'_>> = terms.into_iter().flatten().collect();
@@ -90,12 +87,18 @@ impl Filter {
     }
 
     pub(super) fn standing(&self) -> Standing {
-        let status = match self.status {
-            Some(StatusFilter::Member(status)) => Some(status),
-            Some(StatusFilter::Pending) | None => None,
+        let (status, nobody) = match self.status {
+            None => (None, false),
+            Some(StatusFilter::Pending) | Some(StatusFilter::Member(MemberStatus::Removed)) => {
+                (None, true)
+            }
+            Some(StatusFilter::Member(status)) => (Some(status), false),
         };
-        let nobody = self.status == Some(StatusFilter::Pending);
         Standing { status, kind: self.kind, nobody }
+    }
+
+    fn asks_for_removed(&self) -> bool {
+        self.status == Some(StatusFilter::Member(MemberStatus::Removed))
     }
 }
 
@@ -104,7 +107,7 @@ impl Filter {
 pub(super) struct Standing {
     status: Option<MemberStatus>,
     kind: Option<MemberKind>,
-    /// Those who have not joined are asked for.
+    /// Those who have not joined, or are no members any more, are asked for.
     nobody: bool,
 }
 
@@ -143,12 +146,19 @@ pub(super) async fn find(
     terms: &Terms<'_>,
     survey: &Survey,
 ) -> Result<(i64, Way)> {
+    if wanted.filter.asks_for_removed() {
+        let ids = removed(conn, wanted).await?;
+        return Ok((i64::try_from(ids.len()).unwrap_or(i64::MAX), Way::Sorting(ids)));
+    }
     let rows = survey.all.saturating_mul(wanted.limit);
     // To read one who matches costs as much as to pass over twenty in the order of the list.
     let sorting = |found: i64| found.saturating_mul(found).saturating_mul(20) < rows;
     if terms.0.is_empty() && !sorting(survey.standing) {
         // The index of every order has what is asked for.
         return Ok((survey.standing, Way::Meeting));
+    }
+    if let Some(counted) = wanted.counted.filter(|counted| counted - survey.invited > MOST) {
+        return Ok((counted, Way::Meeting));
     }
     let count = async |conn: &mut PgConnection| {
         let mut query = Query::new("select (");
@@ -182,6 +192,41 @@ pub(super) async fn find(
         _ => Way::Meeting,
     };
     Ok((found, way))
+}
+
+/// Who was removed and is not purged. They are few and have an index of their own.
+async fn removed(conn: &mut PgConnection, wanted: &Wanted<'_>) -> Result<Vec<Uuid>> {
+    let Filter { kind, role, workspace, department, last_sign_in_before, query: start, .. } =
+        wanted.filter;
+    let mut query =
+        Query::new("select array(select m.user_id from memberships m where m.tenant_id = ");
+    query.push_bind(wanted.tenant.uuid()).push(" and m.standing = 0 and m.purged_at is null");
+    if let Some(kind) = kind {
+        query.push(" and m.kind = ").push_bind(*kind);
+    }
+    if let Some(department) = department {
+        query.push(" and lower(m.department) = lower(").push_bind(department.clone()).push(")");
+    }
+    if let Some(start) = start {
+        for (n, column) in
+            ["lower(m.first_name)", "lower(m.last_name)", "m.email_canonical"].iter().enumerate()
+        {
+            query.push(if n == 0 { " and (" } else { " or " });
+            push_start(&mut query, column, start);
+        }
+        query.push(")");
+    }
+    if let Some(before) = last_sign_in_before {
+        query.push(" and exists (select from activity a where a.tenant_id = m.tenant_id");
+        query.push(" and a.user_id = m.user_id and a.last_sign_in_at < ").push_bind(*before);
+        query.push(")");
+    }
+    // Their roles ended with their membership.
+    if role.is_some() || workspace.is_some() {
+        query.push(" and false");
+    }
+    query.push(")");
+    Ok(query.build_query_scalar().persistent(false).fetch_one(conn).await?)
 }
 
 /// The page: ids in their order, and then what is shown of these people.

@@ -45,6 +45,10 @@ pub struct Listed {
 /// Where a row stands: two texts that depend on the order, and what tells equal ones apart.
 pub type SortKey = (String, String, uuid::Uuid);
 
+/// Where a page begins: after this row of so many. They are counted for the first page: to count again
+/// takes longer than to read the page.
+pub type Start = (SortKey, i64);
+
 /// Which people a list shows, and in which order. Filters are joined by "and".
 #[derive(Debug, Clone)]
 pub struct Filter {

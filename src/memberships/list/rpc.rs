@@ -23,8 +23,10 @@ impl Filter {
             Ok(MembershipStatus::Pending) => Some(StatusFilter::Pending),
             Ok(MembershipStatus::Active) => Some(StatusFilter::Member(MemberStatus::Active)),
             Ok(MembershipStatus::Suspended) => Some(StatusFilter::Member(MemberStatus::Suspended)),
-            Ok(MembershipStatus::Removed) | Err(_) => {
-                return Err(Error::invalid("status", "expected PENDING, ACTIVE or SUSPENDED"));
+            Ok(MembershipStatus::Removed) => Some(StatusFilter::Member(MemberStatus::Removed)),
+            Err(_) => {
+                let wanted = "expected PENDING, ACTIVE, SUSPENDED or REMOVED";
+                return Err(Error::invalid("status", wanted));
             }
         };
         let order = match MembershipOrder::try_from(request.order) {
@@ -73,7 +75,8 @@ impl Filter {
                     "PENDING" => StatusFilter::Pending,
                     "ACTIVE" => StatusFilter::Member(MemberStatus::Active),
                     "SUSPENDED" => StatusFilter::Member(MemberStatus::Suspended),
-                    _ => return wrong("expected PENDING, ACTIVE or SUSPENDED"),
+                    "REMOVED" => StatusFilter::Member(MemberStatus::Removed),
+                    _ => return wrong("expected PENDING, ACTIVE, SUSPENDED or REMOVED"),
                 };
                 self.status.replace(status).is_some()
             }

@@ -6,14 +6,14 @@ use sqlx::{PgConnection, PgPool, Postgres, QueryBuilder};
 use uuid::Uuid;
 
 use super::{
-    Filter, Invited, Listed, Membership, Person, SortKey, invited,
+    Filter, Invited, Listed, Membership, Person, SortKey, Start, invited,
     members::{self, Standing, Terms, Way},
 };
 use crate::{
     access::Permit,
     assignments::{self, Shown},
     decision::scope_text,
-    error::Result,
+    error::{Error, Result},
     ids::{Revision, TenantId},
     memberships::sql::Row,
     replica,
@@ -21,7 +21,8 @@ use crate::{
 
 pub(super) type Query = QueryBuilder<Postgres>;
 
-/// A page of the list, how many match over all pages, and the revision of both.
+/// A page of the list, how many matched over all pages when the first was read, and the revision of the
+/// page.
 pub struct Found {
     pub rows: Vec<Listed>,
     pub total: i64,
@@ -35,6 +36,8 @@ pub(super) struct Wanted<'a> {
     pub filter: &'a Filter,
     pub after: Option<&'a SortKey>,
     pub limit: i64,
+    /// How many there were when they were counted.
+    pub counted: Option<i64>,
 }
 
 /// Lists people, in one snapshot.
@@ -42,21 +45,23 @@ pub async fn list(
     pool: &PgPool,
     permit: &Permit,
     filter: &Filter,
-    after: Option<&SortKey>,
+    start: Option<&Start>,
     limit: i64,
 ) -> Result<Found> {
     let mut tx = pool.begin_with("begin isolation level repeatable read, read only").await?;
     let revision = replica::position(&mut tx).await?;
-    let wanted = Wanted { tenant: permit.tenant(), filter, after, limit };
+    let (after, counted) = start.map(|(after, total)| (after, *total)).unzip();
+    let wanted = Wanted { tenant: permit.tenant(), filter, after, limit, counted };
     let survey = survey(&mut tx, &wanted).await?;
     let terms = filter.terms(&survey);
     let (members, way) = members::find(&mut tx, &wanted, &terms, &survey).await?;
     let rows = read(&mut tx, permit, &wanted, &terms, &way).await?;
     tx.rollback().await?;
-    Ok(Found { rows, total: members + survey.invited, revision })
+    Ok(Found { rows, total: counted.unwrap_or(members + survey.invited), revision })
 }
 
-/// The next rows of the list, in a snapshot of the caller's, who goes on to the end.
+/// The next rows of the list, without who was removed, in a snapshot of the caller's, who goes on to the
+/// end.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -67,7 +72,7 @@ pub async fn page(
     after: Option<&SortKey>,
     limit: i64,
 ) -> Result<Vec<Listed>> {
-    let wanted = Wanted { tenant: permit.tenant(), filter, after, limit };
+    let wanted = Wanted { tenant: permit.tenant(), filter, after, limit, counted: None };
     let terms = filter.terms(&survey(conn, &wanted).await?);
     read(conn, permit, &wanted, &terms, &Way::Meeting).await
 }
@@ -110,7 +115,16 @@ async fn survey(conn: &mut PgConnection, wanted: &Wanted<'_>) -> Result<Survey> 
         place(&mut query);
         query.push(format!(") {column}_held"));
     }
-    Ok(query.build_query_as().fetch_one(conn).await?)
+    let survey: Survey = query.build_query_as().fetch_one(conn).await?;
+    for (place, key, found) in
+        [("role", role, survey.role), ("workspace", workspace, survey.workspace)]
+    {
+        if let (Some(key), None) = (key, found) {
+            let message = format!("no {place} `{key}` in this tenant; list its {place}s");
+            return Err(Error::invalid(place, message));
+        }
+    }
+    Ok(survey)
 }
 
 /// Joins stand in the order in which they are best made, and to try others takes as long as the page.
