@@ -370,15 +370,12 @@ impl Change {
     /// Notes what happened; the facts of this change follow at once.
     ///
     /// # Errors
-    /// When the event cannot be written down; `FAILED_PRECONDITION` `TENANT_DELETED` or `TENANT_PURGED`
-    /// for what would begin in a tenant that is closed for good or for a while.
+    /// When the event cannot be written down; `FAILED_PRECONDITION` `TENANT_PURGED` for what would begin in
+    /// a tenant that is being erased.
     pub fn record(&mut self, event: Event) -> Result<()> {
         let (before, after) = event.records();
         if after.is_some_and(rules::lasts) {
-            match before {
-                None => self.require_kept()?,
-                Some(_) => self.require_unpurged()?,
-            }
+            self.require_unpurged()?;
         }
         self.rights = self.rights.max(administrators::Touch::of(before, after));
         self.seats_taken += seats::taken(before, after, self.now);

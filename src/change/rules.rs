@@ -213,7 +213,8 @@ impl Change {
         self.check_administrators().await
     }
 
-    /// Refuses what makes no sense in a tenant that was deleted, whoever asks for it.
+    /// Refuses what makes no sense in a tenant that was deleted, whoever asks for it. Operators may put
+    /// right there what keeps it from being restored.
     ///
     /// # Errors
     /// `FAILED_PRECONDITION` `TENANT_DELETED` or `TENANT_PURGED`.

@@ -330,6 +330,7 @@ pub(super) fn holdings<'a>(
 }
 
 /// Whether the assignment reaches the place. `None` is a place in a tenant below the installation.
+#[inline]
 pub(super) fn covers(
     tenant: &TenantFacts,
     member: &Member<'_>,

@@ -375,6 +375,7 @@ impl TenantFacts {
         self.asked.load(Ordering::Relaxed)
     }
 
+    #[inline]
     pub(super) fn find(&self, subject: SubjectId) -> Option<Member<'_>> {
         match subject {
             SubjectId::User(id) => self.users.get(id.uuid().as_u128()),

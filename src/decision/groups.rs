@@ -27,6 +27,7 @@ pub struct Group<'a> {
 }
 
 impl<'a> Group<'a> {
+    #[inline]
     fn read(words: &'a [u64]) -> Self {
         let (count, rest) = words.split_first().unwrap_or((&0, &[]));
         let (items, rest) = rest.split_at((count >> 8) as usize);
@@ -69,6 +70,7 @@ impl Groups {
     }
 
     #[must_use]
+    #[inline]
     pub fn at(&self, number: u32) -> Option<Group<'_>> {
         Some(Group::read(self.list.get(number as usize)?.as_ref()?))
     }

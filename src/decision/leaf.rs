@@ -63,6 +63,7 @@ pub fn fill(members: &[Member<'_>], filtered: bool) -> Arc<[u64]> {
 
 impl<'a> Leaf<'a> {
     #[must_use]
+    #[inline]
     pub fn read(words: &'a [u64]) -> Self {
         let [members, items, filter] = counted(words[0]);
         let mut at = COUNTS;
@@ -83,16 +84,19 @@ impl<'a> Leaf<'a> {
     }
 
     #[must_use]
+    #[inline]
     pub fn get(self, id: u128) -> Option<Member<'a>> {
         let mut found = memchr::memchr_iter(tag(id), self.tags);
         found.find(|n| self.id(*n) == id).map(|n| self.member(n))
     }
 
+    #[inline]
     fn id(self, n: usize) -> u128 {
         let [high, low, _] = self.slots[n];
         u128::from(high) << 64 | u128::from(low)
     }
 
+    #[inline]
     fn member(self, n: usize) -> Member<'a> {
         let start = n.checked_sub(1).map_or(0, |before| end(self.slots[before][2]));
         let [.., meta] = self.slots[n];

@@ -114,6 +114,7 @@ impl Members {
     }
 
     #[must_use]
+    #[inline]
     pub fn get(&self, id: u128) -> Option<Member<'_>> {
         match &self.root {
             Root::Few(words) => Leaf::read(words.as_ref()?).get(id),

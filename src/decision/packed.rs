@@ -120,6 +120,7 @@ pub struct Pack<'a> {
 
 impl<'a> Pack<'a> {
     #[must_use]
+    #[inline]
     pub fn new(items: &'a [u64], details: &'a [u8]) -> Self {
         Self { items, details }
     }
@@ -135,6 +136,7 @@ impl<'a> Pack<'a> {
 
     /// The assignment that an item stands for; nothing for a group.
     #[must_use]
+    #[inline]
     pub fn grant(self, item: Item) -> Option<Grant<'a>> {
         grant(self.details, item)
     }
@@ -184,6 +186,7 @@ const STARTS: u8 = 1;
 const ENDS: u8 = 2;
 const PATH: u8 = 4;
 
+#[inline]
 fn grant(details: &[u8], item: Item) -> Option<Grant<'_>> {
     match item.kind() {
         Kind::Plain { role, at } => {

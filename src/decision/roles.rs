@@ -269,6 +269,7 @@ impl Matrix {
         Self { patterns, index, hasher, stride, rows, everywhere, joined }
     }
 
+    #[inline]
     fn find(&self, text: &str) -> Option<Row<'_>> {
         let found = self
             .index
@@ -279,6 +280,7 @@ impl Matrix {
 
     /// How far an assignment of the role on the tenant reaches.
     #[must_use]
+    #[inline]
     pub fn reach(&self, number: u32) -> Reach {
         if bit(&self.everywhere, number) {
             Reach::Everywhere
@@ -292,6 +294,7 @@ impl Matrix {
     /// The roles that match a permission. A word that no role names is matched by whatever matches the
     /// longest pattern that spans it.
     #[must_use]
+    #[inline]
     pub fn row(&self, word: &str) -> Row<'_> {
         let known = self.find(word);
         known.or_else(|| wider(word).find_map(|wider| self.find(wider))).unwrap_or(Row(&[]))

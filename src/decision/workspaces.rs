@@ -29,6 +29,7 @@ pub struct Workspaces {
 
 impl Workspaces {
     #[must_use]
+    #[inline]
     pub fn find(&self, key: &str) -> Option<u32> {
         let places: &[[u32; 2]] = bytemuck::cast_slice(&self.words[..self.places as usize]);
         let mut at = place(key, self.places)?;
@@ -92,6 +93,7 @@ impl Workspaces {
         Self { words: words.into(), places: count as u32, numbers: keys.len() as u32 }
     }
 
+    #[inline]
     fn text(&self, start: u32) -> &[u8] {
         let bytes: &[u8] = bytemuck::cast_slice(&self.words);
         let (length, rest) = bytes[start as usize..].split_first().unwrap_or((&0, &[]));

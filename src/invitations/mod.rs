@@ -101,6 +101,7 @@ pub struct NewInvitation {
 /// `PERMISSION_DENIED` and `INVALID_ARGUMENT` for a role; `ALREADY_EXISTS` for a member or a person with
 /// an open invitation; `FAILED_PRECONDITION` for a domain that is not allowed.
 pub async fn create(change: &mut Change, new: NewInvitation) -> Result<InvitationId> {
+    change.require_kept()?;
     let mut roles = assignments::resolve_all(change, &new.roles).await?;
     if let ([], Some(default)) = (roles.as_slice(), change.tenant().default_role) {
         roles.push(assignments::unchosen(change, default)?);

@@ -239,10 +239,10 @@ pub struct TenantEdit {
 ///
 /// # Errors
 /// `NOT_FOUND` for an unknown default role; `PERMISSION_DENIED` for one that the caller may not give;
-/// `ABORTED` for a stale etag; `FAILED_PRECONDITION` for a deleted tenant.
+/// `ABORTED` for a stale etag; `FAILED_PRECONDITION` for a purged tenant.
 pub async fn update(change: &mut Change, edit: TenantEdit) -> Result<Tenant> {
     let before = sql::find_in(change).await?;
-    change.require_kept()?;
+    change.require_unpurged()?;
     check_etag(&edit.etag, before.version)?;
     let mut after = before.clone();
     after.display_name = edit.display_name.unwrap_or(after.display_name);

@@ -335,6 +335,43 @@ async fn a_filter_in_one_text_finds_what_its_fields_find() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn names_are_sorted_and_found_whatever_their_accents() {
+    let mut world = World::start().await;
+    let (admin, _) = world.tenant("acme").await;
+    for (n, (first, last)) in
+        [("Eda", "Zorn"), ("Élodie", "Ångström"), ("Zoé", "Łaski"), ("Ada", "Oz"), ("Aïda", "Öz")]
+            .into_iter()
+            .enumerate()
+    {
+        let email = format!("p{n}@acme.example");
+        admin.invitations().create_invitation(profiled(&email, first, last, "")).await.unwrap();
+        // Members and who is only invited.
+        if n % 2 == 0 {
+            let mut accept = accept(&world.token_to(&email).await);
+            if let Some(Account::NewAccount(account)) = &mut accept.account {
+                (account.first_name, account.last_name) = (String::new(), String::new());
+            }
+            world.anonymous().await.invitations().accept_invitation(accept).await.unwrap();
+        }
+    }
+    let mut sorted = listed(&admin, pb::ListMembershipsRequest { order: 1, ..list() }).await;
+    sorted.retain(|name| name != "admin");
+    assert_eq!(sorted, ["p1", "p2", "p3", "p4", "p0"]);
+    for (query, found) in [
+        ("elo", vec!["p1"]),
+        ("ÉLO", vec!["p1"]),
+        ("lask", vec!["p2"]),
+        ("o", vec!["p3", "p4"]),
+        ("ö", vec!["p3", "p4"]),
+        ("aid", vec!["p4"]),
+    ] {
+        let request = pb::ListMembershipsRequest { query: query.into(), order: 1, ..list() };
+        assert_eq!(listed(&admin, request).await, found, "{query}");
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_was_removed_is_listed_only_when_asked_for() {
     let mut world = World::start().await;
     let admin = company(&mut world).await;

@@ -392,8 +392,12 @@ async fn a_batch_fills_the_seats_that_are_left_and_says_so_for_the_others() {
     assert_eq!(reasons(answer.into_inner()), expected);
     assert_eq!(world.mails_to("p0@acme.example"), 0, "only asked");
     let real = pb::BatchCreateInvitationsRequest { validate_only: false, ..dry };
-    let answer = admin.invitations().batch_create_invitations(real).await.unwrap();
-    assert_eq!(reasons(answer.into_inner()), expected);
+    let answer = admin.invitations().batch_create_invitations(real).await.unwrap().into_inner();
+    for refused in answer.results.iter().filter_map(|result| result.refusal.as_ref()) {
+        let numbers = "3 seats, of which 3 are taken, and this needs 1 more";
+        assert!(refused.message.contains(numbers), "{}", refused.message);
+    }
+    assert_eq!(reasons(answer), expected);
     for n in 0..2 {
         world.accept(&format!("p{n}@acme.example")).await;
     }

@@ -144,21 +144,6 @@ async fn a_deleted_tenant_is_closed_and_comes_back_as_it_was() {
     assert_eq!(reason(&refused), "TENANT_DELETED");
     let taken = operator.create_tenant(new_tenant("acme", Some("eve@acme.example"))).await;
     assert_eq!(taken.unwrap_err().code(), Code::AlreadyExists);
-    // Nothing begins in it, whoever asks.
-    let edit = pb::UpdateTenantRequest {
-        tenant: "acme".into(),
-        display_name: "Acme & Sons".into(),
-        ..Default::default()
-    };
-    assert_eq!(reason(&operator.update_tenant(edit).await.unwrap_err()), "TENANT_DELETED");
-    let paris = pb::CreateWorkspaceRequest {
-        tenant: "acme".into(),
-        key: "paris".into(),
-        display_name: "Paris".into(),
-        ..Default::default()
-    };
-    let refused = world.operator.workspaces().create_workspace(paris).await.unwrap_err();
-    assert_eq!(reason(&refused), "TENANT_DELETED");
 
     // Listed by those who ask for it.
     for (status, seen) in [(pb::TenantStatus::Unspecified, 0), (pb::TenantStatus::Deleted, 1)] {

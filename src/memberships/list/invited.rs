@@ -2,7 +2,7 @@
 
 use super::{
     Filter, Order, StatusFilter,
-    sql::{Query, Sort, Wanted, push_start},
+    sql::{Query, Sort, Wanted, push_called},
 };
 
 const COLUMNS: &str = "i.id user_id, i.email, i.kind, 'active' status, 0 epoch, i.first_name, \
@@ -25,12 +25,12 @@ pub(super) fn push_page(query: &mut Query, wanted: &Wanted<'_>) {
 
 fn sort(order: Order) -> Sort {
     let (major, kind) = match order {
-        Order::Name => ("lower(i.last_name)", "text"),
+        Order::Name => ("folded(i.last_name)", "text"),
         Order::Email => ("i.email_canonical", "text"),
         Order::LastSignIn => ("'-infinity'::timestamptz", "timestamptz"),
         Order::Created => ("i.created_at", "timestamptz"),
     };
-    let minor = (order == Order::Name).then(|| "lower(i.first_name)".to_owned());
+    let minor = (order == Order::Name).then(|| "folded(i.first_name)".to_owned());
     Sort { major: major.to_owned(), kind, minor, id: "i.id" }
 }
 
@@ -49,13 +49,8 @@ fn push_matching(query: &mut Query, wanted: &Wanted<'_>) {
         query.push(" and lower(i.department) = lower(").push_bind(department.clone()).push(")");
     }
     if let Some(start) = start {
-        for (n, column) in
-            ["lower(i.first_name)", "lower(i.last_name)", "i.email_canonical"].iter().enumerate()
-        {
-            query.push(if n == 0 { " and (" } else { " or " });
-            push_start(query, column, start);
-        }
-        query.push(")");
+        let names = ["folded(i.first_name)", "folded(i.last_name)", "i.email_canonical"];
+        push_called(query, names, start);
     }
     for (key, place, column) in
         [(role, "roles", "h.role_id"), (workspace, "workspaces", "h.workspace_id")]

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     Filter, Order, StatusFilter,
-    sql::{Query, Sort, Survey, Wanted, push_start},
+    sql::{Query, Sort, Survey, Wanted, push_called, push_starts},
 };
 use crate::{
     decision::{MemberKind, MemberStatus, Time},
@@ -208,13 +208,7 @@ async fn removed(conn: &mut PgConnection, wanted: &Wanted<'_>) -> Result<Vec<Uui
         query.push(" and lower(m.department) = lower(").push_bind(department.clone()).push(")");
     }
     if let Some(start) = start {
-        for (n, column) in
-            ["lower(m.first_name)", "lower(m.last_name)", "m.email_canonical"].iter().enumerate()
-        {
-            query.push(if n == 0 { " and (" } else { " or " });
-            push_start(&mut query, column, start);
-        }
-        query.push(")");
+        push_called(&mut query, ["m.first_folded", "m.last_folded", "m.email_canonical"], start);
     }
     if let Some(before) = last_sign_in_before {
         query.push(" and exists (select from activity a where a.tenant_id = m.tenant_id");
@@ -268,12 +262,12 @@ pub(super) fn push_page(query: &mut Query, wanted: &Wanted<'_>, terms: &Terms<'_
 
 fn sort(order: Order) -> Sort {
     let (major, kind, id) = match order {
-        Order::Name => ("lower(m.last_name)", "text", "m.user_id"),
+        Order::Name => ("m.last_folded", "text", "m.user_id"),
         Order::Email => ("m.email_canonical", "text", "m.user_id"),
         Order::LastSignIn => ("a.last_sign_in_at", "timestamptz", "a.user_id"),
         Order::Created => ("m.created_at", "timestamptz", "m.user_id"),
     };
-    let minor = (order == Order::Name).then(|| "lower(m.first_name)".to_owned());
+    let minor = (order == Order::Name).then(|| "m.first_folded".to_owned());
     Sort { major: major.to_owned(), kind, minor, id }
 }
 
@@ -358,12 +352,11 @@ impl Term<'_> {
         };
         match self {
             Self::Starts(start) => {
-                let columns = ["lower(k.first_name)", "lower(k.last_name)", "k.email_canonical"];
-                for (n, column) in columns.into_iter().enumerate() {
+                let columns = ["k.first_folded", "k.last_folded", "k.email_canonical"];
+                push_starts(query, columns, start, |query, n| {
                     begin(query, n, "k", "memberships k");
                     query.push("k.tenant_id = ").push_bind(tenant).push(" and ");
-                    push_start(query, column, start);
-                }
+                });
             }
             Self::Department(department) => {
                 begin(query, 0, "k", "memberships k");

@@ -192,9 +192,26 @@ impl Sort {
     }
 }
 
-/// Names and addresses of `table` that start so.
-pub(super) fn push_start(query: &mut Query, column: &str, start: &str) {
-    query.push(format!("{column} like lower(")).push_bind(starting_with(start)).push(")");
+/// Only those of whom a name or the address starts so.
+pub(super) fn push_called(query: &mut Query, names: [&str; 3], start: &str) {
+    push_starts(query, names, start, |query, n| {
+        query.push(if n == 0 { " and (" } else { " or " });
+    });
+    query.push(")");
+}
+
+/// Whether the first name, the last name, the address starts so; before each comes what `begin` writes.
+pub(super) fn push_starts(
+    query: &mut Query,
+    [first, last, email]: [&str; 3],
+    start: &str,
+    mut begin: impl FnMut(&mut Query, usize),
+) {
+    let columns = [(first, "folded"), (last, "folded"), (email, "lower")];
+    for (n, (column, plain)) in columns.into_iter().enumerate() {
+        begin(query, n);
+        query.push(format!("{column} like {plain}(")).push_bind(starting_with(start)).push(")");
+    }
 }
 
 /// A pattern of `like` for texts that start so.

@@ -171,6 +171,15 @@ const fn is_known(tag: u32) -> bool {
 impl<'a> Fields<'a> {
     fn read(&mut self) -> Option<Option<(u32, &'a [u8])>> {
         let rest = &mut self.0;
+        // Nearly all are short, and their numbers and lengths take a byte each.
+        if let [key @ ..0x80, length @ ..0x80, after @ ..] = *rest
+            && key & 7 == WireType::LengthDelimited as u8
+            && *key >= 8
+        {
+            let (text, after) = after.split_at_checked(usize::from(*length))?;
+            *rest = after;
+            return Some(Some((u32::from(key >> 3), text)));
+        }
         while !rest.is_empty() {
             let (tag, wire_type) = decode_key(rest).ok()?;
             if wire_type == WireType::LengthDelimited {
