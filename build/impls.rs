@@ -77,7 +77,7 @@ fn revised(source: &mut String, name: &str) {
 }
 
 fn redact(source: &mut String, message: &MessageDescriptor) {
-    let _ = write!(source, "impl Redact for {} {{\n", message.name());
+    let _ = writeln!(source, "impl Redact for {} {{", message.name());
     let secrets: Vec<_> = message.fields().filter(is_secret).collect();
     let explained = !secrets.is_empty() && message.get_field_by_name(SECRET_REASON).is_some();
     let why = if explained { "why" } else { "_" };

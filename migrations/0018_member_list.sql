@@ -6,10 +6,18 @@
 create function folded(name text) returns text immutable strict parallel safe language sql as $$
     select replace(replace(replace(
         translate(lower(regexp_replace(normalize(name, NFKD), '[\u0300-\u036f]', '', 'g')),
-                  'øłđħŧı', 'oldhti'),
+                  'øłđħŧıς', 'oldhtiσ'),
         'ß', 'ss'), 'æ', 'ae'), 'œ', 'oe')
 $$;
 
+-- The pattern of what starts so; what is nothing starts nobody.
+create function starting(plain text) returns text immutable strict parallel safe language sql as $$
+    select regexp_replace(nullif(plain, ''), '([\\%_])', '\\\1', 'g') || '%'
+$$;
+
+alter table invitations
+    add column first_folded text not null generated always as (folded(first_name)) stored,
+    add column last_folded text not null generated always as (folded(last_name)) stored;
 alter table memberships
     add column email_canonical text not null default '', -- the account's
     add column first_folded text not null generated always as (folded(first_name)) stored,

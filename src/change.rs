@@ -33,7 +33,7 @@ use crate::{
     },
     error::{Error, Result},
     faults::Point,
-    ids::{Revision, SubjectId, TenantId},
+    ids::{GroupId, Revision, SubjectId, TenantId},
     proto::Withheld,
     refusals::{Kind, Refusal},
     replica::{self, load},
@@ -55,6 +55,8 @@ pub struct Change {
     rights: administrators::Touch,
     /// More than it frees: what the plan has to have left.
     seats_taken: i64,
+    /// The key that was looked up last: a group ends with all that it held.
+    group: Option<(GroupId, String)>,
 }
 
 /// Where a change stood before a part of it.
@@ -237,6 +239,7 @@ impl Change {
             erased: std::collections::HashSet::new(),
             rights: administrators::Touch::Nothing,
             seats_taken: 0,
+            group: None,
         };
         change.tenant = tenant::lock(change.conn(), claim.tenant()).await?;
         app.faults.reach(Point::Locked).await;

@@ -11,7 +11,7 @@ use crate::{
     change::{Change, Event, Scope},
     decision::{Assignment, Holding, Record, Resource, Role, Time},
     error::{Error, Result},
-    ids::{AssignmentId, Holder, Key, RoleId, SubjectId, WorkspaceId},
+    ids::{AssignmentId, Holder, RoleId, SubjectId, WorkspaceId},
 };
 
 pub use rpc::read_ids;
@@ -125,7 +125,7 @@ pub async fn give(change: &mut Change, holder: Holder, new: &Resolved) -> Result
         if dated != *same {
             require_takeable(change, same).await?;
             sql::update_dates(change, &dated).await?;
-            note(change, "role.redated", Some(same), Some(&dated)).await?;
+            note(change, "role.redated", same, Some(same), Some(&dated)).await?;
         }
         return Ok(dated);
     }
@@ -150,7 +150,7 @@ pub async fn give(change: &mut Change, holder: Holder, new: &Resolved) -> Result
         ends: new.ends,
     };
     sql::insert(change, &assignment).await?;
-    note(change, "role.assigned", None, Some(&assignment)).await?;
+    note(change, "role.assigned", &assignment, None, Some(&assignment)).await?;
     Ok(assignment)
 }
 
@@ -217,32 +217,34 @@ pub async fn remove_workspace(
 
 async fn remove_one(change: &mut Change, assignment: &Assignment) -> Result<()> {
     sql::delete(change, assignment.id).await?;
-    note(change, "role.unassigned", Some(assignment), None).await
+    note(change, "role.unassigned", assignment, Some(assignment), None).await
 }
 
 /// Notes what became of an assignment, with what its ids are called to whoever reads it.
 async fn note(
     change: &mut Change,
     verb: &'static str,
+    assignment: &Assignment,
     before: Option<&Assignment>,
     after: Option<&Assignment>,
 ) -> Result<()> {
-    let Some(Assignment { holder, role, workspace, .. }) = after.or(before) else { return Ok(()) };
-    let role = change.facts()?.role(*role).map(|role| role.key.clone());
-    let workspace = match workspace {
-        Some(id) => change.workspace_key(*id).await?,
-        None => String::new(),
+    let role = change.facts()?.role(assignment.role).map(|role| role.key.clone());
+    let workspace = match assignment.workspace {
+        Some(id) => Some(change.workspace_key(id).await?),
+        None => None,
     };
-    let target = match holder {
-        Holder::Group(id) => change.group_key(*id).await?,
+    let target = match assignment.holder {
+        Holder::Group(id) => change.group_key(id).await?,
         Holder::Subject(subject) => subject.to_string(),
     };
     let record = |assignment: Option<&Assignment>| assignment.cloned().map(Record::Assignment);
-    let event = Event::new(verb, target)
+    let mut event = Event::new(verb, target)
         .before(record(before))
         .after(record(after))
-        .named("role_key", role.as_ref().map_or("", Key::as_str))
-        .named("workspace_key", &workspace);
+        .named("role_key", &role, &role);
+    if let Some(key) = &workspace {
+        event = event.named("workspace_key", key, key);
+    }
     change.record(event)
 }
 

@@ -12,7 +12,7 @@ use crate::{
     caller::Call,
     decision::{Record, Time},
     error::{Error, Result},
-    ids::{EventId, TenantId},
+    ids::{EventId, InvitationId, TenantId, UserId},
     random, secret,
 };
 
@@ -62,13 +62,13 @@ impl Event {
         self
     }
 
-    /// What an id in the records is called; after [`Self::before`] and [`Self::after`].
+    /// What ids in the record before, and in the one after, are called. For as long as there is such a
+    /// record, so it comes after [`Self::before`] and [`Self::after`].
     #[must_use]
-    pub fn named(mut self, field: &str, name: &str) -> Self {
-        if !name.is_empty() {
-            let sides = [&self.before, &self.after].map(|record| record.as_ref().map(|_| name));
-            self.changes.insert(field.to_owned(), serde_json::json!(sides));
-        }
+    pub fn named<T: Serialize>(mut self, field: &str, before: T, after: T) -> Self {
+        let before = self.before.is_some().then_some(before);
+        let after = self.after.is_some().then_some(after);
+        self.changes.insert(field.to_owned(), serde_json::json!([before, after]));
         self
     }
 
@@ -149,7 +149,8 @@ impl Draft {
             people.entry(data_subject).or_default().extend(values.clone());
         }
         // Why is told about the person concerned, from where about whoever called.
-        let concerns = ["usr_", "inv_"].iter().any(|prefix| event.target.starts_with(prefix));
+        let target = &event.target;
+        let concerns = target.parse::<UserId>().is_ok() || target.parse::<InvitationId>().is_ok();
         let about = match &event.personal {
             Some((subject, _)) => subject.as_str(),
             None if concerns => event.target.as_str(),

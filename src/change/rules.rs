@@ -114,13 +114,18 @@ impl Change {
     /// # Errors
     /// When the database does not answer.
     pub async fn group_key(&mut self, id: GroupId) -> Result<String> {
+        if let Some((_, key)) = self.group.as_ref().filter(|(known, _)| *known == id) {
+            return Ok(key.clone());
+        }
         let tenant = self.tenant.id;
         let key = sqlx::query_scalar!(
             "select key from groups where tenant_id = $1 and id = $2",
             tenant as TenantId,
             id as GroupId
         );
-        Ok(key.fetch_one(self.conn()).await?)
+        let key = key.fetch_one(self.conn()).await?;
+        self.group = Some((id, key.clone()));
+        Ok(key)
     }
 
     fn learn_workspace(&mut self, id: WorkspaceId, key: Key) {

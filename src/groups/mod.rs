@@ -138,7 +138,7 @@ pub async fn add_members(change: &mut Change, key: &str, users: &[UserId]) -> Re
     for user in &joined {
         let joined = Record::GroupMember(GroupMember { group: group.id, user: *user });
         let event = Event::new("group.joined", user).after(joined);
-        change.record(event.named("group_key", group.key.as_str()))?;
+        change.record(event.named("group_key", &group.key, &group.key))?;
     }
     if !joined.is_empty() {
         touch(change, &mut group).await?;
@@ -176,7 +176,7 @@ pub async fn leave_all(change: &mut Change, user: UserId) -> Result<()> {
 fn record_left(change: &mut Change, (group, key): (GroupId, &str), users: &[UserId]) -> Result<()> {
     for user in users {
         let left = Record::GroupMember(GroupMember { group, user: *user });
-        change.record(Event::new("group.left", user).before(left).named("group_key", key))?;
+        change.record(Event::new("group.left", user).before(left).named("group_key", key, key))?;
     }
     Ok(())
 }

@@ -274,10 +274,11 @@ pub async fn tenants_of(pool: &PgPool, user: UserId) -> Result<Vec<Key>> {
     keys.into_iter().map(|key| key.try_into().map_err(Error::internal)).collect()
 }
 
-/// The address by which lists sort and search, in every tenant that knows the person.
+/// The address by which lists sort and search, in every tenant that the person is in. Others go on with
+/// the one that they knew.
 pub async fn set_email(change: &mut Change, user: UserId, email: &Email) -> Result<()> {
     sqlx::query!(
-        "update memberships set email_canonical = $2 where user_id = $1 and purged_at is null",
+        "update memberships set email_canonical = $2 where user_id = $1 and standing > 0",
         user as UserId,
         email.canonical()
     )

@@ -102,14 +102,29 @@ pub async fn create(change: &mut Change, new: NewRole) -> Result<Shown> {
 
 /// `beside` are roles that are made together with it.
 fn created(change: &Change, role: &Role, beside: &[Role]) -> Result<Event> {
-    let none: Vec<Key> = Vec::new();
-    Ok(Event::new("role.created", &role.facts.key)
+    let event = Event::new("role.created", &role.facts.key)
         .after(Record::Role(role.facts.clone()))
         .change("display_names", &BTreeMap::new(), &role.display_names)
         .change("description", &"", &role.description.as_str())
-        .change("template", &"", &role.template.as_str())
-        .change("include_keys", &none, &keys_of(change, &role.facts.includes, beside)?)
-        .change("may_grant_keys", &none, &keys_of(change, &role.facts.may_grant, beside)?))
+        .change("template", &"", &role.template.as_str());
+    with_keys(change, event, role, role, beside)
+}
+
+/// Adds what the roles are called that a role names, before and after.
+fn with_keys(
+    change: &Change,
+    event: Event,
+    before: &Role,
+    after: &Role,
+    beside: &[Role],
+) -> Result<Event> {
+    let keys = |roles: &[RoleId]| keys_of(change, roles, beside);
+    let (before, after) = (&before.facts, &after.facts);
+    Ok(event.named("include_keys", keys(&before.includes)?, keys(&after.includes)?).named(
+        "may_grant_keys",
+        keys(&before.may_grant)?,
+        keys(&after.may_grant)?,
+    ))
 }
 
 /// What roles are called to whoever reads of them.
@@ -197,17 +212,7 @@ async fn rewrite(change: &mut Change, before: &Role, after: &mut Role) -> Result
         .before(Record::Role(before.facts.clone()))
         .after(Record::Role(after.facts.clone()))
         .change("display_names", &before.display_names, &after.display_names)
-        .change("description", &before.description, &after.description)
-        .change(
-            "include_keys",
-            &keys_of(change, &before.facts.includes, &[])?,
-            &keys_of(change, &after.facts.includes, &[])?,
-        )
-        .change(
-            "may_grant_keys",
-            &keys_of(change, &before.facts.may_grant, &[])?,
-            &keys_of(change, &after.facts.may_grant, &[])?,
-        );
+        .change("description", &before.description, &after.description);
     if !event.changes_anything() {
         return Ok(false);
     }
@@ -215,7 +220,7 @@ async fn rewrite(change: &mut Change, before: &Role, after: &mut Role) -> Result
     after.updated_at = change.now();
     sql::update(change, after).await?;
     sql::link(change, &after.facts).await?;
-    change.record(event)?;
+    change.record(with_keys(change, event, before, after, &[])?)?;
     Ok(true)
 }
 
@@ -241,7 +246,8 @@ pub async fn delete(change: &mut Change, key: &str, etag: &str) -> Result<()> {
         rewrite(change, &before, &mut after).await?;
     }
     sql::delete(change, id).await?;
-    change.record(Event::new("role.deleted", key).before(Record::Role(role.facts)))
+    let event = Event::new("role.deleted", key).before(Record::Role(role.facts.clone()));
+    change.record(with_keys(change, event, &role, &role, &[])?)
 }
 
 async fn require_unused(change: &mut Change, role: &decision::Role) -> Result<()> {

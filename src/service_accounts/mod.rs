@@ -190,8 +190,9 @@ pub async fn create_key(change: &mut Change, new: NewApiKey) -> Result<(ApiKey, 
     if new.expires_at.is_some_and(|at| at <= change.now()) {
         return Err(Error::invalid("expire_time", "it must be in the future"));
     }
-    let none: [&str; 0] = [];
-    catalogue::require_known(change, &new.narrowed, &none, templates::modules()).await?;
+    // What roles have kept of a catalogue that went on is known too.
+    let had: Vec<String> = change.facts()?.words().map(str::to_owned).collect();
+    catalogue::require_known(change, &new.narrowed, &had, templates::modules()).await?;
     require_not_above(change, account.subject(), &new.narrowed).await?;
     if sql::live_keys(change, account.id).await?.len() >= MAX_KEYS {
         let message =

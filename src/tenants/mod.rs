@@ -238,7 +238,7 @@ pub struct TenantEdit {
 /// Changes the settings of the tenant of this change.
 ///
 /// # Errors
-/// `NOT_FOUND` for an unknown default role; `PERMISSION_DENIED` for one that the caller may not give;
+/// `INVALID_ARGUMENT` for an unknown default role; `PERMISSION_DENIED` for one that the caller may not give;
 /// `ABORTED` for a stale etag; `FAILED_PRECONDITION` for a purged tenant.
 pub async fn update(change: &mut Change, edit: TenantEdit) -> Result<Tenant> {
     let before = sql::find_in(change).await?;
@@ -247,7 +247,7 @@ pub async fn update(change: &mut Change, edit: TenantEdit) -> Result<Tenant> {
     let mut after = before.clone();
     after.display_name = edit.display_name.unwrap_or(after.display_name);
     if let Some(key) = edit.default_role.filter(|key| *key != before.default_role_key) {
-        let role = role(change, &key)?;
+        let role = change.role("default_role", &key)?.id;
         require_gift(change, role)?;
         (after.default_role, after.default_role_key) = (Some(role), key);
     }
@@ -298,7 +298,7 @@ async fn rewrite(
         .before(before.record())
         .after(after.record())
         .change("display_name", &before.display_name, &after.display_name)
-        .change("default_role", &before.default_role_key, &after.default_role_key)
+        .change("default_role_key", &before.default_role_key, &after.default_role_key)
         .change(
             "invitation_lifetime_seconds",
             &before.invitation_lifetime_seconds,

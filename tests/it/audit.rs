@@ -187,18 +187,62 @@ async fn the_log_is_exported_as_a_file_that_no_spreadsheet_evaluates() {
 async fn events_say_what_ids_were_called() {
     let mut world = World::start().await;
     let (admin, _) = world.tenant("acme").await;
-    let tenant = || "acme".to_owned();
     admin.workspaces().create_workspace(workspace("paris", "")).await.unwrap();
-    let role = |key: &str, includes: &[&str]| pb::CreateRoleRequest {
-        tenant: tenant(),
-        key: key.into(),
-        display_names: [("en".to_owned(), key.to_owned())].into(),
-        includes: includes.iter().map(ToString::to_string).collect(),
-        ..Default::default()
-    };
-    admin.roles().create_role(role("reader", &[])).await.unwrap();
-    admin.roles().create_role(role("editor", &["reader"])).await.unwrap();
     let maria = world.member(&admin, "acme", "maria@acme.example", &[]).await;
+    roles_and_groups(&admin, &maria).await;
+    // All that is called something has ended, and the log goes on to say what it was.
+    let told = async |verb: &str, target: &str, field: &str| {
+        let (verb, target) = (verb.to_owned(), target.to_owned());
+        let request = pb::ListAuditEventsRequest { verb: verb.clone(), target, ..of("acme") };
+        let event = list(&admin, request).await.events.into_iter().next().expect(&verb);
+        let value = |side: Option<prost_types::Struct>| {
+            side.unwrap_or_default().fields.get(field).map(text)
+        };
+        (value(event.before), value(event.after))
+    };
+    let is = |text: &str| Some(text.to_owned());
+    let reader = is("[reader]");
+    for (verb, target, field, before, after) in [
+        ("role.assigned", "team", "role_key", None, is("editor")),
+        ("role.assigned", "team", "workspace_key", None, is("paris")),
+        ("role.unassigned", "team", "role_key", is("editor"), None),
+        ("role.unassigned", "team", "workspace_key", is("paris"), None),
+        ("role.assigned", &maria, "role_key", None, is("member")),
+        ("role.assigned", &maria, "workspace_key", None, None),
+        ("group.joined", &maria, "group_key", None, is("team")),
+        ("group.left", &maria, "group_key", is("team"), None),
+        ("role.created", "editor", "include_keys", None, reader.clone()),
+        ("role.updated", "editor", "include_keys", reader.clone(), reader.clone()),
+        ("role.updated", "editor", "may_grant_keys", None, reader.clone()),
+        ("role.deleted", "editor", "include_keys", reader.clone(), None),
+        ("role.deleted", "editor", "may_grant_keys", reader, None),
+        (
+            "invitation.created",
+            "",
+            "promises",
+            None,
+            is("[{role: reader, scope: workspaces/paris}]"),
+        ),
+    ] {
+        assert_eq!(told(verb, target, field).await, (before, after), "{verb} {field}");
+    }
+    world.stop().await;
+}
+
+/// A role that includes another and lets it be given, held by a group that somebody is in; a promise of
+/// the other one. Group and role are deleted again.
+async fn roles_and_groups(admin: &Api, member: &str) {
+    let tenant = || "acme".to_owned();
+    for (key, includes) in [("reader", vec![]), ("editor", vec!["reader".to_owned()])] {
+        let role = pb::CreateRoleRequest {
+            tenant: tenant(),
+            key: key.into(),
+            display_names: [("en".to_owned(), key.to_owned())].into(),
+            includes,
+            ..Default::default()
+        };
+        admin.roles().create_role(role).await.unwrap();
+    }
     let group = pb::CreateGroupRequest {
         tenant: tenant(),
         key: "team".into(),
@@ -216,42 +260,25 @@ async fn events_say_what_ids_were_called() {
     let join = pb::AddGroupMembersRequest {
         tenant: tenant(),
         group: "team".into(),
-        user_ids: vec![maria.clone()],
+        user_ids: vec![member.to_owned()],
         ..Default::default()
     };
     admin.groups().add_group_members(join).await.unwrap();
     let invited = invite("acme", "ben@acme.example", &[("reader", "workspaces/paris")]);
     admin.invitations().create_invitation(invited).await.unwrap();
-    // All that is called something ends, and the log goes on to say what it was.
+    let edit = pb::UpdateRoleRequest {
+        tenant: tenant(),
+        role: "editor".into(),
+        may_grant: vec!["reader".into()],
+        ..Default::default()
+    };
+    admin.roles().update_role(edit).await.unwrap();
     let delete =
         pb::DeleteGroupRequest { tenant: tenant(), group: "team".into(), ..Default::default() };
     admin.groups().delete_group(delete).await.unwrap();
     let delete =
         pb::DeleteRoleRequest { tenant: tenant(), role: "editor".into(), ..Default::default() };
     admin.roles().delete_role(delete).await.unwrap();
-
-    let told = async |verb: &str, target: &str, field: &str| {
-        let request =
-            pb::ListAuditEventsRequest { verb: verb.into(), target: target.into(), ..of("acme") };
-        let event = list(&admin, request).await.events.into_iter().next().expect(verb);
-        let value = |side: Option<prost_types::Struct>| {
-            side.unwrap_or_default().fields.get(field).map(|value| text(value))
-        };
-        (value(event.before), value(event.after))
-    };
-    let is = |text: &str| Some(text.to_owned());
-    assert_eq!(told("role.assigned", "team", "role_key").await, (None, is("editor")));
-    assert_eq!(told("role.assigned", "team", "workspace_key").await, (None, is("paris")));
-    assert_eq!(told("role.unassigned", "team", "role_key").await, (is("editor"), None));
-    assert_eq!(told("role.unassigned", "team", "workspace_key").await, (is("paris"), None));
-    assert_eq!(told("role.assigned", &maria, "role_key").await, (None, is("member")));
-    assert_eq!(told("role.assigned", &maria, "workspace_key").await, (None, None));
-    assert_eq!(told("group.joined", &maria, "group_key").await, (None, is("team")));
-    assert_eq!(told("group.left", &maria, "group_key").await, (is("team"), None));
-    assert_eq!(told("role.created", "editor", "include_keys").await, (None, is("[reader]")));
-    let (_, promises) = told("invitation.created", "", "promises").await;
-    assert_eq!(promises, is("[{role: reader, scope: workspaces/paris}]"));
-    world.stop().await;
 }
 
 fn text(value: &prost_types::Value) -> String {

@@ -364,6 +364,11 @@ async fn names_are_sorted_and_found_whatever_their_accents() {
         ("o", vec!["p3", "p4"]),
         ("ö", vec!["p3", "p4"]),
         ("aid", vec!["p4"]),
+        // Folded to wildcards, or to nothing.
+        ("\u{ff05}", vec![]),
+        ("\u{ff3f}", vec![]),
+        ("\u{ff3c}", vec![]),
+        ("\u{301}", vec![]),
     ] {
         let request = pb::ListMembershipsRequest { query: query.into(), order: 1, ..list() };
         assert_eq!(listed(&admin, request).await, found, "{query}");

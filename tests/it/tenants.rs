@@ -230,7 +230,7 @@ async fn settings_are_changed_within_what_the_caller_may_give() {
     assert_eq!(reason(&status), "ROLE_NOT_GRANTABLE", "{status}");
     let unknown = pb::UpdateTenantRequest { default_role: "nobody".into(), ..edit() };
     let status = sam.tenants().update_tenant(unknown).await.unwrap_err();
-    assert_eq!(status.code(), Code::NotFound);
+    assert_eq!((status.code(), field(&status).as_str()), (Code::InvalidArgument, "default_role"));
     let hours = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
     for (named, wrong) in [
         (

@@ -25,12 +25,12 @@ pub(super) fn push_page(query: &mut Query, wanted: &Wanted<'_>) {
 
 fn sort(order: Order) -> Sort {
     let (major, kind) = match order {
-        Order::Name => ("folded(i.last_name)", "text"),
+        Order::Name => ("i.last_folded", "text"),
         Order::Email => ("i.email_canonical", "text"),
         Order::LastSignIn => ("'-infinity'::timestamptz", "timestamptz"),
         Order::Created => ("i.created_at", "timestamptz"),
     };
-    let minor = (order == Order::Name).then(|| "folded(i.first_name)".to_owned());
+    let minor = (order == Order::Name).then(|| "i.first_folded".to_owned());
     Sort { major: major.to_owned(), kind, minor, id: "i.id" }
 }
 
@@ -49,7 +49,7 @@ fn push_matching(query: &mut Query, wanted: &Wanted<'_>) {
         query.push(" and lower(i.department) = lower(").push_bind(department.clone()).push(")");
     }
     if let Some(start) = start {
-        let names = ["folded(i.first_name)", "folded(i.last_name)", "i.email_canonical"];
+        let names = ["i.first_folded", "i.last_folded", "i.email_canonical"];
         push_called(query, names, start);
     }
     for (key, place, column) in

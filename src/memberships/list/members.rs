@@ -14,7 +14,8 @@ use crate::{
     error::Result,
 };
 
-const COLUMNS: &str = "m.user_id, u.email, m.kind, m.status, m.epoch, m.first_name, m.last_name, \
+// Of somebody who left, what was known then.
+const COLUMNS: &str = "m.user_id, case when m.standing = 0 then m.email_canonical else u.email end email, m.kind, m.status, m.epoch, m.first_name, m.last_name, \
      m.department, m.job_title, m.phone, m.location, m.external_id, m.metadata, \
      nullif(a.last_sign_in_at, '-infinity') last_sign_in_at, a.last_active_at, m.purge_at, \
      m.version, m.created_at, m.updated_at, false invited";
@@ -53,6 +54,8 @@ pub(super) enum Way {
     Picking(Vec<Uuid>),
     /// Many match: in the order of the list, each is looked up.
     Meeting,
+    /// Who was removed has an index of their own, and is sorted.
+    Removed,
 }
 
 impl Way {
@@ -61,7 +64,7 @@ impl Way {
     pub(super) fn is_plain(&self, terms: &Terms<'_>) -> bool {
         match self {
             Self::Sorting(_) => true,
-            Self::Picking(_) => false,
+            Self::Picking(_) | Self::Removed => false,
             Self::Meeting => terms.0.is_empty(),
         }
     }
@@ -89,7 +92,7 @@ impl Filter {
     pub(super) fn standing(&self) -> Standing {
         let (status, nobody) = match self.status {
             None => (None, false),
-            Some(StatusFilter::Pending) | Some(StatusFilter::Member(MemberStatus::Removed)) => {
+            Some(StatusFilter::Pending | StatusFilter::Member(MemberStatus::Removed)) => {
                 (None, true)
             }
             Some(StatusFilter::Member(status)) => (Some(status), false),
@@ -147,8 +150,15 @@ pub(super) async fn find(
     survey: &Survey,
 ) -> Result<(i64, Way)> {
     if wanted.filter.asks_for_removed() {
-        let ids = removed(conn, wanted).await?;
-        return Ok((i64::try_from(ids.len()).unwrap_or(i64::MAX), Way::Sorting(ids)));
+        let found = match wanted.counted {
+            Some(counted) => counted,
+            None => {
+                let mut query = Query::new("select count(*) from memberships m where ");
+                push_removed(&mut query, wanted);
+                query.build_query_scalar().persistent(false).fetch_one(conn).await?
+            }
+        };
+        return Ok((found, Way::Removed));
     }
     let rows = survey.all.saturating_mul(wanted.limit);
     // To read one who matches costs as much as to pass over twenty in the order of the list.
@@ -194,13 +204,12 @@ pub(super) async fn find(
     Ok((found, way))
 }
 
-/// Who was removed and is not purged. They are few and have an index of their own.
-async fn removed(conn: &mut PgConnection, wanted: &Wanted<'_>) -> Result<Vec<Uuid>> {
+/// Only who was removed and is not purged.
+fn push_removed(query: &mut Query, wanted: &Wanted<'_>) {
     let Filter { kind, role, workspace, department, last_sign_in_before, query: start, .. } =
         wanted.filter;
-    let mut query =
-        Query::new("select array(select m.user_id from memberships m where m.tenant_id = ");
-    query.push_bind(wanted.tenant.uuid()).push(" and m.standing = 0 and m.purged_at is null");
+    query.push("m.tenant_id = ").push_bind(wanted.tenant.uuid());
+    query.push(" and m.standing = 0 and m.purged_at is null");
     if let Some(kind) = kind {
         query.push(" and m.kind = ").push_bind(*kind);
     }
@@ -208,19 +217,17 @@ async fn removed(conn: &mut PgConnection, wanted: &Wanted<'_>) -> Result<Vec<Uui
         query.push(" and lower(m.department) = lower(").push_bind(department.clone()).push(")");
     }
     if let Some(start) = start {
-        push_called(&mut query, ["m.first_folded", "m.last_folded", "m.email_canonical"], start);
+        push_called(query, ["m.first_folded", "m.last_folded", "m.email_canonical"], start);
     }
     if let Some(before) = last_sign_in_before {
-        query.push(" and exists (select from activity a where a.tenant_id = m.tenant_id");
-        query.push(" and a.user_id = m.user_id and a.last_sign_in_at < ").push_bind(*before);
+        query.push(" and exists (select from activity s where s.tenant_id = m.tenant_id");
+        query.push(" and s.user_id = m.user_id and s.last_sign_in_at < ").push_bind(*before);
         query.push(")");
     }
     // Their roles ended with their membership.
     if role.is_some() || workspace.is_some() {
         query.push(" and false");
     }
-    query.push(")");
-    Ok(query.build_query_scalar().persistent(false).fetch_one(conn).await?)
 }
 
 /// The page: ids in their order, and then what is shown of these people.
@@ -238,6 +245,9 @@ pub(super) fn push_page(query: &mut Query, wanted: &Wanted<'_>, terms: &Terms<'_
         query.push(" on m.user_id = x.id and m.tenant_id = ").push_bind(tenant);
         query.push(" join activity a on a.user_id = x.id and a.tenant_id = ").push_bind(tenant);
         query.push(" where true");
+    } else if *way == Way::Removed {
+        query.push("memberships m join activity a using (tenant_id, user_id) where ");
+        push_removed(query, wanted);
     } else {
         let table = if by_seen { "a" } else { "m" };
         query.push(if by_seen { "activity a" } else { "memberships m" });

@@ -101,9 +101,12 @@ async fn survey(conn: &mut PgConnection, wanted: &Wanted<'_>) -> Result<Survey> 
     invited::push_count(&mut query, wanted);
     query.push(") invited");
     let Filter { role, workspace, .. } = wanted.filter;
-    for (table, column, key) in [("roles", "role", role), ("workspaces", "workspace", workspace)] {
+    for (table, column, key) in [
+        ("roles t where true", "role", role),
+        ("workspaces t where t.deleted_at is null", "workspace", workspace),
+    ] {
         let place = |query: &mut Query| {
-            query.push(format!("(select t.id from {table} t where t.tenant_id = "));
+            query.push(format!("(select t.id from {table} and t.tenant_id = "));
             query.push_bind(wanted.tenant.uuid()).push(" and t.key = ").push_bind(key.clone());
             query.push(")");
         };
@@ -147,7 +150,8 @@ async fn read(
     let way = wanted.filter.way();
     query.push(format!(")) l order by l.sort_major {way}, l.sort_minor {way}, l.id {way} limit "));
     query.push_bind(wanted.limit);
-    let planning = if matches!(members, Way::Sorting(_)) { JOINED } else { JOINED_IN_ORDER };
+    let sorted = matches!(members, Way::Sorting(_) | Way::Removed);
+    let planning = if sorted { JOINED } else { JOINED_IN_ORDER };
     sqlx::raw_sql(planning).execute(&mut *conn).await?;
     let rows = query.build_query_as().persistent(members.is_plain(terms));
     let rows: Vec<ListedRow> = rows.fetch_all(&mut *conn).await?;
@@ -210,21 +214,9 @@ pub(super) fn push_starts(
     let columns = [(first, "folded"), (last, "folded"), (email, "lower")];
     for (n, (column, plain)) in columns.into_iter().enumerate() {
         begin(query, n);
-        query.push(format!("{column} like {plain}(")).push_bind(starting_with(start)).push(")");
+        query.push(format!("{column} like starting({plain}(")).push_bind(start.to_owned());
+        query.push("))");
     }
-}
-
-/// A pattern of `like` for texts that start so.
-fn starting_with(start: &str) -> String {
-    let mut pattern = String::with_capacity(start.len() + 1);
-    for c in start.chars() {
-        if matches!(c, '%' | '_' | '\\') {
-            pattern.push('\\');
-        }
-        pattern.push(c);
-    }
-    pattern.push('%');
-    pattern
 }
 
 #[derive(sqlx::FromRow)]
