@@ -14,9 +14,10 @@ use crate::{
     error::Result,
 };
 
-// Of somebody who left, what was known then.
-const COLUMNS: &str = "m.user_id, case when m.standing = 0 then m.email_canonical else u.email end email, m.kind, m.status, m.epoch, m.first_name, m.last_name, \
-     m.department, m.job_title, m.phone, m.location, m.external_id, m.metadata, \
+// Of somebody who left, the address that was known then.
+const COLUMNS: &str = "m.user_id, case when m.standing = 0 then m.email_canonical else u.email end email, \
+     m.kind, m.status, m.epoch, m.first_name, m.last_name, m.department, m.job_title, m.phone, \
+     m.location, m.external_id, m.metadata, \
      nullif(a.last_sign_in_at, '-infinity') last_sign_in_at, a.last_active_at, m.purge_at, \
      m.version, m.created_at, m.updated_at, false invited";
 
