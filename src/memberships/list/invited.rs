@@ -2,7 +2,7 @@
 
 use super::{
     Filter, Order, StatusFilter,
-    sql::{Query, Sort, Wanted, push_called},
+    sql::{Query, Sort, Wanted, push_person},
 };
 
 const COLUMNS: &str = "i.id user_id, i.email, i.kind, 'active' status, 0 epoch, i.first_name, \
@@ -36,22 +36,13 @@ fn sort(order: Order) -> Sort {
 
 fn push_matching(query: &mut Query, wanted: &Wanted<'_>) {
     let Wanted { tenant, filter, .. } = wanted;
-    let Filter { kind, role, workspace, department, query: start, now, .. } = filter;
+    let Filter { role, workspace, now, .. } = filter;
     query.push("i.tenant_id = ").push_bind(tenant.uuid());
     query.push(" and i.status = 'pending' and i.expires_at > ").push_bind(*now);
     if let Some(StatusFilter::Member(_)) = filter.status {
         query.push(" and false");
     }
-    if let Some(kind) = kind {
-        query.push(" and i.kind = ").push_bind(*kind);
-    }
-    if let Some(department) = department {
-        query.push(" and lower(i.department) = lower(").push_bind(department.clone()).push(")");
-    }
-    if let Some(start) = start {
-        let names = ["i.first_folded", "i.last_folded", "i.email_canonical"];
-        push_called(query, names, start);
-    }
+    push_person(query, "i", filter);
     for (key, place, column) in
         [(role, "roles", "h.role_id"), (workspace, "workspaces", "h.workspace_id")]
     {

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     Filter, Order, StatusFilter,
-    sql::{Query, Sort, Survey, Wanted, push_called, push_starts},
+    sql::{Query, Sort, Survey, Wanted, push_person, push_starts},
 };
 use crate::{
     decision::{MemberKind, MemberStatus, Time},
@@ -207,19 +207,10 @@ pub(super) async fn find(
 
 /// Only who was removed and is not purged.
 fn push_removed(query: &mut Query, wanted: &Wanted<'_>) {
-    let Filter { kind, role, workspace, department, last_sign_in_before, query: start, .. } =
-        wanted.filter;
+    let Filter { role, workspace, last_sign_in_before, .. } = wanted.filter;
     query.push("m.tenant_id = ").push_bind(wanted.tenant.uuid());
     query.push(" and m.standing = 0 and m.purged_at is null");
-    if let Some(kind) = kind {
-        query.push(" and m.kind = ").push_bind(*kind);
-    }
-    if let Some(department) = department {
-        query.push(" and lower(m.department) = lower(").push_bind(department.clone()).push(")");
-    }
-    if let Some(start) = start {
-        push_called(query, ["m.first_folded", "m.last_folded", "m.email_canonical"], start);
-    }
+    push_person(query, "m", wanted.filter);
     if let Some(before) = last_sign_in_before {
         query.push(" and exists (select from activity s where s.tenant_id = m.tenant_id");
         query.push(" and s.user_id = m.user_id and s.last_sign_in_at < ").push_bind(*before);
@@ -363,8 +354,7 @@ impl Term<'_> {
         };
         match self {
             Self::Starts(start) => {
-                let columns = ["k.first_folded", "k.last_folded", "k.email_canonical"];
-                push_starts(query, columns, start, |query, n| {
+                push_starts(query, "k", start, |query, n| {
                     begin(query, n, "k", "memberships k");
                     query.push("k.tenant_id = ").push_bind(tenant).push(" and ");
                 });

@@ -196,25 +196,36 @@ impl Sort {
     }
 }
 
-/// Only those of whom a name or the address starts so.
-pub(super) fn push_called(query: &mut Query, names: [&str; 3], start: &str) {
-    push_starts(query, names, start, |query, n| {
-        query.push(if n == 0 { " and (" } else { " or " });
-    });
-    query.push(")");
+/// Only those who fit what a filter says of the person, by rows of `table` that no index need find.
+pub(super) fn push_person(query: &mut Query, table: &str, filter: &Filter) {
+    if let Some(kind) = filter.kind {
+        query.push(format!(" and {table}.kind = ")).push_bind(kind);
+    }
+    if let Some(department) = &filter.department {
+        query.push(format!(" and lower({table}.department) = lower("));
+        query.push_bind(department.clone()).push(")");
+    }
+    if let Some(start) = &filter.query {
+        push_starts(query, table, start, |query, n| {
+            query.push(if n == 0 { " and (" } else { " or " });
+        });
+        query.push(")");
+    }
 }
 
 /// Whether the first name, the last name, the address starts so; before each comes what `begin` writes.
 pub(super) fn push_starts(
     query: &mut Query,
-    [first, last, email]: [&str; 3],
+    table: &str,
     start: &str,
     mut begin: impl FnMut(&mut Query, usize),
 ) {
-    let columns = [(first, "folded"), (last, "folded"), (email, "lower")];
+    let columns =
+        [("first_folded", "folded"), ("last_folded", "folded"), ("email_canonical", "lower")];
     for (n, (column, plain)) in columns.into_iter().enumerate() {
         begin(query, n);
-        query.push(format!("{column} like starting({plain}(")).push_bind(start.to_owned());
+        query.push(format!("{table}.{column} like starting({plain}("));
+        query.push_bind(start.to_owned());
         query.push("))");
     }
 }
