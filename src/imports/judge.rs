@@ -69,6 +69,8 @@ pub struct Person {
 }
 
 pub enum Effect {
+    /// Something is wrong with a row of theirs.
+    Unclear,
     Nothing,
     Invite(Vec<NewAssignment>),
     AddRoles(UserId, Vec<NewAssignment>),
@@ -389,7 +391,9 @@ impl Judge {
             }
         }
         let roles = self.roles(change, lines, rows, places)?;
+        let unclear = places.iter().any(|at| !rows[*at].flaws.is_empty());
         let effect = match rows[first].action {
+            _ if unclear => Effect::Unclear,
             Some(Action::Invite) => Effect::Invite(roles),
             Some(Action::AddRole | Action::AlreadyMember) if !roles.is_empty() => {
                 let user = line.email.as_ref().and_then(|e| self.known.members.get(e.canonical()));

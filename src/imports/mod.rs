@@ -215,12 +215,18 @@ async fn carry_out(
     if !differences.is_empty() {
         return Err(stale(id, differences));
     }
-    let total = i32::try_from(judged.people.len()).map_err(Error::internal)?;
-    for (person, done) in judged.people.into_iter().zip(1..) {
+    let mut people = judged.people;
+    // What it does to the person who commits it may take the right to do the rest, so it comes last.
+    let oneself = change.call().person();
+    people.sort_by_key(|Person { effect, .. }| {
+        matches!(effect, Effect::AddRoles(user, _) if Some(*user) == oneself)
+    });
+    let total = i32::try_from(people.len()).map_err(Error::internal)?;
+    for (person, done) in people.into_iter().zip(1..) {
         let Person { first, effect } = person;
         let line = &lines[first];
         match effect {
-            Effect::Nothing => {}
+            Effect::Nothing | Effect::Unclear => {}
             Effect::Invite(roles) => {
                 let Some(email) = line.email.clone() else { continue };
                 let new = NewInvitation {

@@ -215,7 +215,10 @@ Gil,gil@a.example,employee,,paris,2030-01-01
     assert_eq!(shown.rows[7].action(), Action::Invite);
     let import = shown.import.unwrap();
     assert_eq!(import.status(), pb::ImportStatus::Faulty);
-    assert_eq!(import.totals.unwrap().rows_with_errors, 7);
+    let totals = import.totals.unwrap();
+    assert_eq!((totals.rows_with_errors, totals.people), (7, 6));
+    assert_eq!((totals.invited, totals.changed, totals.unchanged), (1, 0, 0));
+    assert_eq!(shown.seats_needed, 1);
     let refused = commit(&admin, &import.id).await.unwrap_err();
     assert_eq!(reason(&refused), "IMPORT_HAS_ERRORS");
     world.stop().await;

@@ -174,3 +174,23 @@ async fn the_last_seats_are_taken_once() {
     world.mail_to("b@acme.example").await;
     world.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_gives_up_their_own_rights_does_so_after_the_rest() {
+    let mut world = World::start().await;
+    let admin = business(&mut world).await;
+    let platform = pb::InstallRoleTemplatesRequest {
+        tenant: "acme".into(),
+        sector: "platform".into(),
+        ..Default::default()
+    };
+    admin.roles().install_role_templates(platform).await.unwrap();
+    let dan = world.member(&admin, "acme", "dan@acme.example", &[("administrator", "")]).await;
+    let by_dan = world.sign_in("acme", "dan@acme.example").await;
+    let file = "email,role\ndan@acme.example,basic\nnew@acme.example,administrator\n";
+    committed(&by_dan, file).await;
+    let roles = member(&admin, &dan).await.roles;
+    assert_eq!(roles.iter().map(|r| r.role.as_str()).collect::<Vec<_>>(), ["basic"]);
+    world.mail_to("new@acme.example").await;
+    world.stop().await;
+}
