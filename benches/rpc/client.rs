@@ -39,7 +39,7 @@ impl Client {
 
     /// Seconds from the first question about a tenant to its answer.
     pub async fn first_answer(&self, world: &World, tenant: usize) -> f64 {
-        let asked = &world.questions_in(tenant, 1)[0];
+        let asked = &world.questions_in(tenant, None, 1)[0];
         let mut client = self.connect().await;
         let start = Instant::now();
         client.check_permission(self.by(check(asked))).await.unwrap();
@@ -54,7 +54,7 @@ impl Client {
             .for_each_concurrent(8, |tenant| {
                 let mut client = client.clone();
                 async move {
-                    let asked = &world.questions_in(tenant, 1)[0];
+                    let asked = &world.questions_in(tenant, None, 1)[0];
                     client.check_permission(self.by(check(asked))).await.unwrap();
                 }
             })

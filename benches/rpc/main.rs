@@ -202,6 +202,8 @@ impl Loads {
                 rows.push((format!("batch {size} {name}"), requests, 2, calls));
             }
         }
+        let one = Requests::new(BATCH, HOT, random.iter().take(HOT).map(|a| person(world, a)));
+        rows.push((format!("batch {HOT} person"), one, 2, Calls::Single { streams: 4 }));
         Self { hot, random, rows }
     }
 
@@ -257,10 +259,16 @@ fn batch_requests(
     tenants.sort_unstable();
     let mut requests = Vec::new();
     for chosen in tenants.chunk_by(|a, b| a == b) {
-        let questions = world.questions_in(chosen[0], HOT * chosen.len());
+        let questions = world.questions_in(chosen[0], None, HOT * chosen.len());
         requests.extend(questions.chunks(size).map(batch));
     }
     requests
+}
+
+/// As many questions as a batch has about one person: which of these things may they see?
+fn person(world: &World, asked: &Asked) -> pb::BatchCheckPermissionsRequest {
+    let (tenant, member) = asked.place;
+    batch(&world.questions_in(tenant, Some(member), HOT))
 }
 
 struct Bench {

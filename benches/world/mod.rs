@@ -418,14 +418,15 @@ impl World {
         asked.into_iter().map(|(_, question)| question).collect()
     }
 
-    /// Distinct questions about one tenant.
-    pub fn questions_in(&self, tenant: usize, many: usize) -> Vec<Asked> {
+    /// Distinct questions about one tenant; about one of its members, when one is named.
+    pub fn questions_in(&self, tenant: usize, member: Option<usize>, many: usize) -> Vec<Asked> {
         let frame = self.frame(tenant);
         let mut mix = Mix::at(self.shape.seed, What::Question, tenant, usize::MAX);
         let mut seen = std::collections::HashSet::new();
         let mut asked = Vec::new();
         while asked.len() < many {
-            let question = self.question(&frame, mix.below(self.members(tenant)), &mut mix);
+            let member = member.unwrap_or_else(|| mix.below(self.members(tenant)));
+            let question = self.question(&frame, member, &mut mix);
             if seen.insert(question.clone()) {
                 asked.push(question);
             }

@@ -99,69 +99,106 @@ pub struct TenantNotLoaded(pub TenantId);
 /// # Errors
 /// When the facts of the tenant, or of the installation, are not loaded.
 pub fn decide(facts: &Facts, question: &Question<'_>) -> Result<Decision, TenantNotLoaded> {
-    match facts.directory.tenants.get(question.tenant) {
-        Some(entry) => decide_in(facts, entry, question),
+    let Question { tenant, subject, permission, resource, now } = *question;
+    match facts.directory.tenants.get(tenant) {
+        Some(entry) => Ok(Party::find(facts, entry, subject, now)?.decide(permission, resource)),
         None => Ok(Decision::because(Reason::TenantUnknown)),
     }
 }
 
-/// [`decide`], when the entry of the question's tenant was found already.
-///
-/// # Errors
-/// As [`decide`].
-pub fn decide_in(
-    facts: &Facts,
-    entry: &TenantEntry,
-    question: &Question<'_>,
-) -> Result<Decision, TenantNotLoaded> {
-    let reason = decide_held(facts, entry, question)?;
-    let narrowed = reason == Reason::Allowed && !question.subject.lets_through(question.permission);
-    Ok(Decision::because(if narrowed { Reason::Narrowed } else { reason }))
+/// A subject as one tenant knows it: what is the same whatever it asks about there.
+#[derive(Debug, Clone, Copy)]
+pub struct Party<'a> {
+    subject: Subject<'a>,
+    /// Or why its credential is worth nothing.
+    before: Result<Before<'a>, Reason>,
 }
 
-fn decide_held(
-    facts: &Facts,
-    entry: &TenantEntry,
-    question: &Question<'_>,
-) -> Result<Reason, TenantNotLoaded> {
-    let Question { subject, permission, resource, .. } = *question;
-    if let Some(reason) = credential_flaw(facts, entry.id, subject, question.now) {
-        return Ok(reason);
-    }
-    let tenant = entry.facts().ok_or(TenantNotLoaded(entry.id))?;
-    let system = facts.system().ok_or(TenantNotLoaded(TenantId::SYSTEM))?;
-    let now = question.now.timestamp_micros();
-    tenant.ask(now);
-    let member = tenant.find(subject.id());
-    let flaw = membership_flaw(entry.status, member.as_ref());
-    let place = Place::find(tenant, resource);
+/// A party before the tenant and the installation.
+#[derive(Debug, Clone, Copy)]
+struct Before<'a> {
+    status: TenantStatus,
+    tenant: &'a TenantFacts,
+    system: &'a TenantFacts,
+    member: Option<Member<'a>>,
+    flaw: Option<Reason>,
+    /// Microseconds since 1970.
+    now: i64,
+}
 
-    let mut reason = Reason::NoRole;
-    if flaw.is_none()
-        && place.is_some()
-        && let Some(member) = member.as_ref().filter(|_| subject.may_hold_in(tenant.id))
-    {
-        let row = tenant.matching(permission);
-        if (Search { home: tenant, member, row, place, now }).finds(&mut reason) {
-            return Ok(Reason::Allowed);
+impl<'a> Party<'a> {
+    /// # Errors
+    /// When the facts of the tenant, or of the installation, are not loaded.
+    #[inline]
+    pub fn find(
+        facts: &'a Facts,
+        entry: &'a TenantEntry,
+        subject: Subject<'a>,
+        now: Time,
+    ) -> Result<Self, TenantNotLoaded> {
+        if let Some(reason) = credential_flaw(facts, entry.id, subject, now) {
+            return Ok(Self { subject, before: Err(reason) });
         }
+        let tenant = entry.facts().ok_or(TenantNotLoaded(entry.id))?;
+        let system = facts.system().ok_or(TenantNotLoaded(TenantId::SYSTEM))?;
+        let now = now.timestamp_micros();
+        tenant.ask(now);
+        let member = tenant.find(subject.id());
+        let flaw = membership_flaw(entry.status, member.as_ref());
+        let before = Before { status: entry.status, tenant, system, member, flaw, now };
+        Ok(Self { subject, before: Ok(before) })
     }
-    // What is held on the installation reaches every tenant.
-    let operator = active_member(system, subject);
-    if place.is_none() {
-        let flaw = if operator.is_some() { None } else { flaw };
-        return Ok(flaw.unwrap_or(Reason::WorkspaceUnknown));
+
+    /// What [`decide`] answers about it.
+    #[must_use]
+    #[inline]
+    pub fn decide(&self, permission: Permission<'_>, resource: Resource<'_>) -> Decision {
+        let Self { subject, before } = self;
+        let reason = match before {
+            Ok(before) => before.decide(*subject, permission, resource),
+            Err(reason) => *reason,
+        };
+        let narrowed = reason == Reason::Allowed && !subject.lets_through(permission);
+        Decision::because(if narrowed { Reason::Narrowed } else { reason })
     }
-    if entry.id != TenantId::SYSTEM
-        && (entry.status == TenantStatus::Active || permission.is_iam())
-        && let Some(member) = &operator
-    {
-        let row = system.matching(permission);
-        if (Search { home: system, member, row, place: None, now }).finds(&mut reason) {
-            return Ok(Reason::Allowed);
+}
+
+impl Before<'_> {
+    fn decide(
+        &self,
+        subject: Subject<'_>,
+        permission: Permission<'_>,
+        resource: Resource<'_>,
+    ) -> Reason {
+        let Self { status, tenant, system, member, flaw, now } = *self;
+        let place = Place::find(tenant, resource);
+        let mut reason = Reason::NoRole;
+        if flaw.is_none()
+            && place.is_some()
+            && let Some(member) = member.as_ref().filter(|_| subject.may_hold_in(tenant.id))
+        {
+            let row = tenant.matching(permission);
+            if (Search { home: tenant, member, row, place, now }).finds(&mut reason) {
+                return Reason::Allowed;
+            }
         }
+        // What is held on the installation reaches every tenant.
+        let operator = active_member(system, subject);
+        if place.is_none() {
+            let flaw = if operator.is_some() { None } else { flaw };
+            return flaw.unwrap_or(Reason::WorkspaceUnknown);
+        }
+        if tenant.id != TenantId::SYSTEM
+            && (status == TenantStatus::Active || permission.is_iam())
+            && let Some(member) = &operator
+        {
+            let row = system.matching(permission);
+            if (Search { home: system, member, row, place: None, now }).finds(&mut reason) {
+                return Reason::Allowed;
+            }
+        }
+        flaw.unwrap_or(reason)
     }
-    Ok(flaw.unwrap_or(reason))
 }
 
 /// What a member holds that reaches a place and matches a permission.

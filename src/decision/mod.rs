@@ -29,7 +29,7 @@ mod workspaces;
 pub use authority::{Authority, Credential, Gift, Refusal, vouches};
 pub use bulk::{AssignmentRow, Bulk};
 pub use decide::{
-    Decision, Question, Reason, SessionClaims, Subject, TenantNotLoaded, decide, decide_in,
+    Decision, Party, Question, Reason, SessionClaims, Subject, TenantNotLoaded, decide,
     is_administrator, standing,
 };
 pub use explain::{Considered, Explanation, Flaw, explain};

@@ -16,8 +16,8 @@ use crate::{
     assignments::Shown,
     caller::Call,
     decision::{
-        Considered, Decision, Explanation, Facts, Flaw, Holding, Permission, Question, Reason,
-        Resource, SessionClaims, Subject, TenantEntry, TenantNotLoaded, Time, decide_in,
+        Considered, Decision, Explanation, Facts, Flaw, Holding, Party, Permission, Question,
+        Reason, Resource, SessionClaims, Subject, TenantEntry, TenantNotLoaded, Time,
         explain as explain_decision, scope_text,
     },
     error::{Error, Result},
@@ -39,14 +39,20 @@ pub const MAX_ITEMS: usize = 1000;
 #[derive(Debug, Clone)]
 pub struct Asked<'a> {
     tenant: &'a str,
-    subject: Named,
+    pub subject: Named,
+    what: What<'a>,
+}
+
+/// What a question is about, apart from the subject.
+#[derive(Debug, Clone, Copy)]
+pub struct What<'a> {
     permission: Permission<'a>,
     resource: Resource<'a>,
 }
 
 /// Whom a question names.
 #[derive(Debug, Clone)]
-enum Named {
+pub enum Named {
     Id(SubjectId),
     /// A session token; nothing when it is not genuine.
     Session(Option<SessionClaims>),
@@ -76,32 +82,15 @@ impl<'a> Asked<'a> {
         permission: &'a str,
         resource: &'a str,
     ) -> Result<Self> {
-        Ok(Self {
-            tenant,
-            subject: Named::parse(keys, subject)?,
-            permission: self::permission(permission)?,
-            resource: self::resource(resource)?,
-        })
+        let subject = Named::parse(keys, subject)?;
+        Ok(Self { tenant, subject, what: What::parse(permission, resource)? })
     }
 
     /// The question, or nothing when there is no such subject.
     fn question<'q>(&'q self, facts: &'q Facts, now: Time) -> Option<Question<'q>> {
         let subject = self.subject.find(facts)?;
-        let Self { tenant, permission, resource, .. } = *self;
+        let Self { tenant, what: What { permission, resource }, .. } = *self;
         Some(Question { tenant, subject, permission, resource, now })
-    }
-
-    /// Notes that the session of the subject was used, if it is one.
-    pub fn note(&self, activity: &Activity, now: Time) {
-        if let Named::Session(Some(claims)) = &self.subject {
-            activity.note(claims, now);
-        }
-    }
-
-    /// Whether the subject has to be looked up before there is an answer.
-    #[must_use]
-    pub fn is_address(&self) -> bool {
-        matches!(self.subject, Named::Email(_))
     }
 
     /// Finds the person behind an address, among those who belong to the tenant.
@@ -113,9 +102,20 @@ impl<'a> Asked<'a> {
     }
 }
 
-impl Named {
+impl<'a> What<'a> {
+    /// # Errors
+    /// `INVALID_ARGUMENT` naming what is malformed.
     #[inline]
-    fn parse(keys: &Keys, text: &str) -> Result<Self> {
+    pub fn parse(permission: &'a str, resource: &'a str) -> Result<Self> {
+        Ok(Self { permission: self::permission(permission)?, resource: self::resource(resource)? })
+    }
+}
+
+impl Named {
+    /// # Errors
+    /// `INVALID_ARGUMENT` naming `subject`.
+    #[inline]
+    pub fn parse(keys: &Keys, text: &str) -> Result<Self> {
         if let Ok(id) = text.parse() {
             Ok(Self::Id(id))
         } else if secret::is_session_token(text) {
@@ -128,6 +128,19 @@ impl Named {
             let wanted = "expected `usr_…`, `svc_…`, a session token, an api key or an address";
             Err(Error::invalid("subject", wanted))
         }
+    }
+
+    /// Notes that the session was used, if it is one.
+    pub fn note(&self, activity: &Activity, now: Time) {
+        if let Self::Session(Some(claims)) = self {
+            activity.note(claims, now);
+        }
+    }
+
+    /// Whether the subject has to be looked up before there is an answer.
+    #[must_use]
+    pub fn is_address(&self) -> bool {
+        matches!(self, Self::Email(_))
     }
 
     /// The subject, or nothing when there is no such one.
@@ -200,7 +213,6 @@ async fn ask_as<T>(
 #[derive(Clone, Copy)]
 pub struct Admitted<'a> {
     facts: &'a Facts,
-    tenant: &'a str,
     /// Nothing for a tenant that does not exist.
     entry: Option<&'a TenantEntry>,
     now: Time,
@@ -218,7 +230,7 @@ pub fn admit<'a>(
     now: Time,
 ) -> Result<Result<Admitted<'a>>, TenantNotLoaded> {
     let entry = facts.directory.tenants.get(tenant);
-    let admitted = Admitted { facts, tenant, entry, now };
+    let admitted = Admitted { facts, entry, now };
     let demand = |tenant| match call.demand(tenant) {
         Ok(demand) => authorise_demand(facts, &call.caller, demand, now),
         Err(error) => Ok(Err(error)),
@@ -236,19 +248,41 @@ pub fn admit<'a>(
     }
 }
 
-impl Admitted<'_> {
+impl<'a> Admitted<'a> {
+    /// Finds whom questions name, once for all of them.
+    ///
     /// # Errors
     /// When the facts of a tenant are not loaded.
+    #[inline]
+    pub fn find<'q>(&self, subject: &'q Named) -> Result<Found<'q>, TenantNotLoaded>
+    where
+        'a: 'q,
+    {
+        let Some(entry) = self.entry else { return Ok(Found(Err(Reason::TenantUnknown))) };
+        Ok(Found(match subject.find(self.facts) {
+            Some(subject) => Ok(Party::find(self.facts, entry, subject, self.now)?),
+            None => Err(Reason::SubjectUnknown),
+        }))
+    }
+
+    /// # Errors
+    /// When the facts of a tenant are not loaded.
+    #[inline]
     pub fn decide(&self, asked: &Asked<'_>) -> Result<Decision, TenantNotLoaded> {
-        let Some(entry) = self.entry else {
-            return Ok(Decision::because(Reason::TenantUnknown));
-        };
-        match asked.question(self.facts, self.now) {
-            // Invariant: the tenant asked about is the one that the caller was admitted to.
-            Some(question) => {
-                decide_in(self.facts, entry, &Question { tenant: self.tenant, ..question })
-            }
-            None => Ok(Decision::because(Reason::SubjectUnknown)),
+        Ok(self.find(&asked.subject)?.decide(asked.what))
+    }
+}
+
+/// The subject of questions, or why there is none.
+pub struct Found<'a>(Result<Party<'a>, Reason>);
+
+impl Found<'_> {
+    #[must_use]
+    #[inline]
+    pub fn decide(&self, What { permission, resource }: What<'_>) -> Decision {
+        match &self.0 {
+            Ok(party) => party.decide(permission, resource),
+            Err(reason) => Decision::because(*reason),
         }
     }
 }

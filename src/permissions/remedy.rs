@@ -58,7 +58,7 @@ impl Remedy {
 
 /// The reason in one sentence.
 pub fn sentence(reason: Reason, asked: &Asked<'_>) -> String {
-    let (tenant, permission) = (asked.tenant, asked.permission.as_str());
+    let (tenant, permission) = (asked.tenant, asked.what.permission.as_str());
     match reason {
         Reason::Allowed => format!("an assignment gives `{permission}` here"),
         Reason::TenantUnknown => format!("there is no tenant `{tenant}`"),
@@ -66,7 +66,7 @@ pub fn sentence(reason: Reason, asked: &Asked<'_>) -> String {
         Reason::TenantSuspended => format!("tenant `{tenant}` is suspended"),
         Reason::TenantDeleted => format!("tenant `{tenant}` was deleted"),
         Reason::WorkspaceUnknown => {
-            let key = asked.resource.workspace.unwrap_or_default();
+            let key = asked.what.resource.workspace.unwrap_or_default();
             format!("there is no workspace `{key}` in tenant `{tenant}`")
         }
         Reason::SubjectUnknown => "there is no such account, session or key here".to_owned(),
@@ -103,7 +103,7 @@ pub fn remedies(
     now: Time,
 ) -> Result<Vec<Remedy>, TenantNotLoaded> {
     let reason = explanation.decision.reason;
-    let there = There { tenant: asked.tenant, resource: asked.resource, now };
+    let there = There { tenant: asked.tenant, resource: asked.what.resource, now };
     let on_tenant = There { resource: Resource::TENANT, ..there };
     let subject = question.map(|question| question.subject.id());
     let may = |permission| who_may(facts, &on_tenant, permission, subject, MAX_PEOPLE);
@@ -229,9 +229,9 @@ fn assign(
         return Ok(correct_name());
     };
     let keys: Vec<String> = roles.iter().map(|role| role_key(facts, entry.id, *role)).collect();
-    let permission = asked.permission.as_str();
+    let permission = asked.what.permission.as_str();
     // A role that reaches no further than where it is assigned helps here only.
-    let scope = scope_text(asked.resource.workspace, asked.resource.path);
+    let scope = scope_text(asked.what.resource.workspace, asked.what.resource.path);
     let place = match scope.as_str() {
         "" => "the tenant".to_owned(),
         scope => format!("`{scope}`"),

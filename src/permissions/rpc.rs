@@ -47,7 +47,7 @@ impl PermissionService for Rpc {
             let mut item = Asked::parse(&self.0.keys, tenant, subject, permission, resource);
             if let Ok(asked) = &mut item {
                 asked.look_up(&self.0, &call).await?;
-                asked.note(&self.0.activity, self.0.clock.now());
+                asked.subject.note(&self.0.activity, self.0.clock.now());
             }
             asked.push(item);
         }
@@ -158,7 +158,7 @@ async fn check(
     let mut asked = Asked::parse(&app.keys, tenant, subject, permission, resource)?;
     asked.look_up(app, call).await?;
     let now = app.clock.now();
-    asked.note(&app.activity, now);
+    asked.subject.note(&app.activity, now);
     super::ask_as(app, call, consistency, now, |facts, call| super::check(facts, call, &asked, now))
         .await
 }
@@ -217,8 +217,8 @@ fn answer_streamed(
             return Ok(Some(Err(ended)));
         }
         match &asked {
-            Ok(asked) if !asked.is_address() => {
-                asked.note(&app.activity, now);
+            Ok(asked) if !asked.subject.is_address() => {
+                asked.subject.note(&app.activity, now);
                 super::check(facts, call, asked, now).map(Some)
             }
             _ => Ok(None),

@@ -10,7 +10,7 @@ use crate::{
     activity::Activity,
     caller::Call,
     decision::{Facts, TenantNotLoaded, Time},
-    permissions::{self, Asked},
+    permissions::{self, Asked, Named, What},
     proto as pb,
     secret::Keys,
 };
@@ -38,13 +38,13 @@ pub fn check(
 ) -> Result<Option<()>, TenantNotLoaded> {
     let Some(question) = Question::read(message, text(message)) else { return Ok(None) };
     let Ok(asked) = question.parse(asking.keys, question.tenant) else { return Ok(None) };
-    if asked.is_address() {
+    if asked.subject.is_address() {
         return Ok(None);
     }
     let Ok(decided) = permissions::check(asking.facts, asking.call, &asked, asking.now)? else {
         return Ok(None);
     };
-    asked.note(asking.activity, asking.now);
+    asked.subject.note(asking.activity, asking.now);
     Ok(pb::CheckPermissionResponse::from(decided).encode(answer).ok())
 }
 
@@ -63,17 +63,32 @@ pub fn batch(
     }
     let Asking { facts, call, now, .. } = *asking;
     let Ok(admitted) = permissions::admit(facts, call, tenant, now)? else { return Ok(None) };
-    for item in items(message) {
-        let Some(question) = item else { return Ok(None) };
-        let result = match question.parse(asking.keys, tenant) {
-            Ok(asked) if asked.is_address() => return Ok(None),
-            Ok(asked) => {
-                asked.note(asking.activity, now);
-                admitted.decide(&asked)?.into()
+    let mut items = items(message).peekable();
+    while let Some(first) = items.next() {
+        let Some(first) = first else { return Ok(None) };
+        let subject = match Named::parse(asking.keys, first.subject) {
+            Ok(subject) if subject.is_address() => return Ok(None),
+            Ok(subject) => subject,
+            Err(malformed) => {
+                message::encode(RESULTS, &pb::CheckPermissionResult::from(malformed), answer);
+                continue;
             }
-            Err(malformed) => pb::CheckPermissionResult::from(malformed),
         };
-        message::encode(RESULTS, &result, answer);
+        subject.note(asking.activity, now);
+        let found = admitted.find(&subject)?;
+        // Many in a row are often about the same subject.
+        let is_next = |item: &Option<Question<'_>>| {
+            item.as_ref().is_some_and(|item| item.subject == first.subject)
+        };
+        let mut next = Some(first);
+        while let Some(Question { permission, resource, .. }) = next {
+            let result = match What::parse(permission, resource) {
+                Ok(what) => found.decide(what).into(),
+                Err(malformed) => pb::CheckPermissionResult::from(malformed),
+            };
+            message::encode(RESULTS, &result, answer);
+            next = items.next_if(is_next).flatten();
+        }
     }
     let revision = facts.revision.text();
     let end = pb::BatchCheckPermissionsResponse { revision, ..Default::default() };
@@ -121,7 +136,7 @@ fn text(message: &[u8]) -> Option<&str> {
 }
 
 /// A CheckPermissionRequest or CheckPermissionItem.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Question<'a> {
     tenant: &'a str,
     subject: &'a str,

@@ -220,6 +220,12 @@ impl Tenant {
             assert_eq!(single[n].0, expected[n], "{:?}", context(n));
         }
         assert_eq!(self.batch(api, &questions).await, single, "{:?}", context(0));
+        // The same with another member in every item.
+        let mut mixed: Vec<usize> = (0..questions.len()).collect();
+        mixed.sort_by_key(|n| n % (questions.len() / usize::from(MEMBERS)));
+        let in_turns: Vec<_> = mixed.iter().map(|n| questions[*n]).collect();
+        let expected: Vec<_> = mixed.iter().map(|n| single[*n]).collect();
+        assert_eq!(self.batch(api, &in_turns).await, expected, "{:?}", context(0));
         assert_eq!(self.streamed(api, &questions).await, single, "{:?}", context(0));
         for n in (0..questions.len()).filter(|n| (n + self.n).is_multiple_of(EXPLAINED)) {
             assert_eq!(self.explained(api, questions[n]).await, single[n], "{:?}", context(n));
