@@ -22,6 +22,7 @@ use crate::{
     error::{Error, Result},
     ids::{Key, Revision, TenantId, UserId},
     proto::{Place, Rule},
+    text,
 };
 
 /// One permission on one scope of one tenant.
@@ -223,8 +224,7 @@ impl Call {
     pub fn require_person(&self) -> Result<UserId> {
         self.person().ok_or_else(|| Error::Denied {
             reason: "NOT_A_PERSON",
-            message: "only a person can do this; call with a session, or on somebody's behalf"
-                .to_owned(),
+            message: "only a person can do this; call with their session".to_owned(),
         })
     }
 }
@@ -360,9 +360,12 @@ pub fn authorise(
                     message: "only the person concerned may do this; call with their session"
                         .to_owned(),
                 }),
-                Some(_) => Err(Error::Denied {
-                    reason: "NOT_A_MEMBER",
-                    message: format!("you are not an active member of tenant `{}`", claim.tenant),
+                // An unknown one is refused as one that is not theirs.
+                Some(_) => text::parse::<Key>("tenant", &claim.tenant).and_then(|tenant| {
+                    let message = format!(
+                        "you are not an active member of tenant `{tenant}`; ask an administrator there"
+                    );
+                    Err(Error::Denied { reason: "NOT_A_MEMBER", message })
                 }),
             })
         }
@@ -432,7 +435,10 @@ pub(crate) fn denied(demand: Demand<'_>, refusal: Refusal) -> Error {
         ),
         Refusal::OnBehalfOf(_) => (
             "PERMISSION_MISSING_ON_BEHALF_OF",
-            format!("the person you act for does not hold `{permission}` on {place}"),
+            format!(
+                "the person you act for does not hold `{permission}` on {place}; ask an \
+                 administrator for a role for them"
+            ),
         ),
         Refusal::ActAs => (
             "ACT_AS_REFUSED",

@@ -10,6 +10,11 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// The longest name that is repeated to whoever asked for it, and the longest message, in characters:
+/// both travel in headers.
+const MAX_NAME: usize = 100;
+const MAX_MESSAGE: usize = 1_000;
+
 /// The `domain` of every `ErrorInfo`.
 pub const DOMAIN: &str = "rolecall";
 
@@ -67,6 +72,14 @@ pub struct Difference {
     pub description: String,
 }
 
+fn cut(mut text: String, most: usize) -> String {
+    if let Some((end, _)) = text.char_indices().nth(most) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
 fn missing(kind: &str, name: &str) -> String {
     match name {
         "" => format!("there is no such {kind}"),
@@ -91,13 +104,13 @@ impl Error {
     };
 
     pub fn invalid(field: impl Into<String>, description: impl ToString) -> Self {
-        let description = description.to_string();
+        let description = cut(description.to_string(), MAX_MESSAGE);
         Self::Invalid(vec![Violation { field: field.into(), description }])
     }
 
     pub fn not_found(kind: &'static str, name: impl ToString) -> Self {
         let remedy = "check the spelling and the tenant";
-        Self::NotFound { kind, name: name.to_string(), remedy }
+        Self::NotFound { kind, name: cut(name.to_string(), MAX_NAME), remedy }
     }
 
     /// A link that is none, or no more; which of them is nobody's to know.
@@ -233,7 +246,7 @@ impl From<Error> for Status {
         if let Error::Internal(source) = &error {
             tracing::error!(error = %chain(source.as_ref()), "internal error");
         }
-        Self::with_error_details(error.code(), error.to_string(), error.details())
+        Self::with_error_details(error.code(), cut(error.to_string(), MAX_MESSAGE), error.details())
     }
 }
 
@@ -272,6 +285,10 @@ impl From<sqlx::Error> for Error {
         };
         match code.as_deref() {
             Some("40P01" | "40001" | "55P03" | "57014") => conflict,
+            // What names nothing is looked up as it came, and only this the database cannot even read.
+            Some("22021") => {
+                Self::invalid("request", "a text in it has the character U+0000; take it out")
+            }
             _ if same_request => conflict,
             _ if is_away(&error) => {
                 tracing::warn!(%error, "the database did not answer");

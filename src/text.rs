@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt::Display, str::FromStr};
 use chrono::{DateTime, Datelike, Utc};
 use serde::{Deserialize, Serialize};
 use unicode_normalization::UnicodeNormalization;
+use unicode_security::MixedScript;
 
 use crate::error::{Error, Result};
 
@@ -20,8 +21,8 @@ pub fn line(field: &str, text: &str, max: usize) -> Result<String> {
     if text.chars().count() > max {
         return Err(Error::invalid(field, format!("at most {max} characters")));
     }
-    if text.chars().any(is_unprintable) {
-        return Err(Error::invalid(field, "no control or direction characters"));
+    if is_hiding(&text) {
+        return Err(Error::invalid(field, VISIBLE));
     }
     Ok(text)
 }
@@ -46,8 +47,8 @@ pub fn lines(field: &str, text: &str, max: usize) -> Result<String> {
     if text.chars().count() > max {
         return Err(Error::invalid(field, format!("at most {max} characters")));
     }
-    if text.chars().any(|c| is_unprintable(c) && !matches!(c, '\n' | '\t')) {
-        return Err(Error::invalid(field, "no control or direction characters"));
+    if is_hiding(&text.replace(['\n', '\t'], " ")) {
+        return Err(Error::invalid(field, VISIBLE));
     }
     Ok(text)
 }
@@ -60,10 +61,28 @@ pub fn parse<T: FromStr<Err: Display>>(field: &str, text: &str) -> Result<T> {
     text.parse().map_err(|error| Error::invalid(field, error))
 }
 
-/// Control characters, and those that reorder or hide text around them.
+const VISIBLE: &str = "no control, direction or invisible characters";
+
+/// Whether something in a text is not to be seen. Between two letters the joiners of Persian, of Indian
+/// scripts and of emoji are.
+fn is_hiding(text: &str) -> bool {
+    let joins = |c: char| matches!(c, '\u{200c}' | '\u{200d}');
+    let shown = |c: Option<char>| c.is_some_and(|c| !c.is_whitespace() && !joins(c));
+    let between = |at: usize| {
+        let (before, after) = text.split_at(at);
+        shown(before.chars().next_back()) && shown(after.chars().nth(1))
+    };
+    text.char_indices().any(|(at, c)| is_unprintable(c) || joins(c) && !between(at))
+}
+
+/// Control characters, those that reorder or hide text around them, and those that look like nothing.
 fn is_unprintable(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+        || matches!(c,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}'
+            | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{feff}'
+            | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// A phone number in E.164 (`+33612345678`), or nothing.
@@ -139,12 +158,12 @@ pub fn is_plain(link: &str) -> bool {
 pub fn metadata(field: &str, entries: &BTreeMap<String, String>) -> Result<()> {
     let fits = entries.len() <= 32
         && entries.iter().all(|(k, v)| !k.is_empty() && k.len() <= 64 && v.len() <= 512);
-    let clean = entries.iter().all(|(k, v)| !k.chars().chain(v.chars()).any(is_unprintable));
+    let clean = entries.iter().all(|(k, v)| !is_hiding(k) && !is_hiding(v));
     if !fits {
         let wanted = "at most 32 entries, keys of 1 to 64 and values of at most 512 bytes";
         return Err(Error::invalid(field, wanted));
     }
-    if clean { Ok(()) } else { Err(Error::invalid(field, "no control or direction characters")) }
+    if clean { Ok(()) } else { Err(Error::invalid(field, VISIBLE)) }
 }
 
 /// An e-mail address. Two addresses are the same when their canonical forms are: the part before the
@@ -163,7 +182,8 @@ impl Email {
         let text: String = text.trim().nfc().collect();
         let (local, domain) = text.rsplit_once('@').ok_or_else(wrong)?;
         let plain = |c: char| {
-            c.is_alphanumeric() || matches!(c, '.' | '_' | '%' | '+' | '-' | '\'' | '&' | '=' | '~')
+            c.is_alphanumeric() && !is_unprintable(c)
+                || matches!(c, '.' | '_' | '%' | '+' | '-' | '\'' | '&' | '=' | '~')
         };
         let dots = local.starts_with('.') || local.ends_with('.') || local.contains("..");
         // A lowercase letter can be longer, or a letter and a mark.
@@ -173,8 +193,19 @@ impl Email {
             return Err(wrong());
         }
         let ascii = idna::domain_to_ascii_strict(domain).map_err(|_| wrong())?.to_lowercase();
-        if !ascii.contains('.') && ascii != "localhost" {
+        let (unicode, readable) = idna::domain_to_unicode(&ascii);
+        let top = ascii.rsplit_once('.').map(|(_, top)| top);
+        // The address of a machine is no domain.
+        let named = top.is_some_and(|top| !top.bytes().all(|b| b.is_ascii_digit()));
+        if readable.is_err() || !named && ascii != "localhost" {
             return Err(wrong());
+        }
+        let mut words = local.split(|c: char| !c.is_alphanumeric()).chain(unicode.split('.'));
+        if let Some(mixed) = words.find(|word| !word.is_single_script()) {
+            let message = format!(
+                "`{mixed}` has letters of several alphabets, some of which look alike; correct it"
+            );
+            return Err(Error::invalid(field, message));
         }
         let canonical = format!("{lower}@{ascii}");
         if text.len() > 254 || canonical.len() > 254 {
@@ -211,6 +242,9 @@ mod tests {
         assert_eq!(canonical("Maria.Smith@Company.COM"), "maria.smith@company.com");
         assert_eq!(canonical("ana@bücher.example"), canonical("ana@xn--bcher-kva.example"));
         assert_eq!(canonical(" e\u{301}ric@a.fr "), canonical("éric@a.fr"));
+        // Each word in one script, of which Japanese has several.
+        assert_eq!(canonical("иван.smith@пример.example"), "иван.smith@xn--e1afmkfd.example");
+        assert_eq!(canonical("たナカ田中@a.example"), "たナカ田中@a.example");
     }
 
     #[test]
@@ -229,6 +263,11 @@ mod tests {
             "a@b.fr,c@d.fr",
             "\"a\"@b.fr",
             "a@-b.fr",
+            "a@1.2.3.4",
+            "a@b.123",
+            "kate\u{3164}@a.fr",
+            "k\u{430}te@a.fr",
+            "kate@p\u{430}ypal.fr",
             // Their lowercase form would be none.
             "\u{130}ric@a.fr",
             &format!("{}@a.fr", "\u{23a}".repeat(32)),
@@ -239,10 +278,30 @@ mod tests {
 
     #[test]
     fn names_in_any_script_pass_and_hidden_characters_do_not() {
-        for name in ["Jean-Luc", "Ñandú", "佐藤", "O'Brien", "Зоя", "ﻣﺤﻤﺪ"] {
+        for name in [
+            "Jean-Luc",
+            "Ñandú",
+            "佐藤",
+            "O'Brien",
+            "Зоя",
+            "ﻣﺤﻤﺪ",
+            "علی\u{200c}رضا",
+            "👩\u{200d}🔬 lab",
+        ] {
             assert!(required("first_name", name).is_ok(), "{name}");
         }
-        for name in ["", " ", "a\u{0}b", "a\nb", "\u{202e}txt", "a\u{200b}b"] {
+        for name in [
+            "",
+            " ",
+            "a\u{0}b",
+            "a\nb",
+            "\u{202e}txt",
+            "a\u{200b}b",
+            "\u{3164}\u{2800}",
+            "\u{200d}",
+            "a\u{200c}",
+            "a \u{200d}b",
+        ] {
             assert!(required("first_name", name).is_err(), "{name:?}");
         }
     }

@@ -262,7 +262,7 @@ impl Known<'_> {
         }
         let near = nearest(word, words.iter().map(String::as_str));
         Some(format!(
-            "no permission `{word}` in the catalogue; {}",
+            "the catalogue has no permission `{word}`, or only as a deprecated one; {}",
             remedy(&near, "list it with ListPermissions")
         ))
     }

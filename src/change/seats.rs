@@ -14,7 +14,7 @@ use crate::{
 /// The seats of a tenant and who takes them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seats {
-    /// The key of the plan.
+    /// The key of the plan; empty for the installation, which has none.
     pub plan: String,
     /// None: as many as they like.
     pub limit: Option<i64>,
@@ -63,7 +63,10 @@ impl Seats {
         )
         .fetch_one(conn)
         .await?;
-        Ok(seats)
+        Ok(match tenant {
+            TenantId::SYSTEM => Self { plan: String::new(), limit: None, ..seats },
+            _ => seats,
+        })
     }
 }
 

@@ -136,7 +136,7 @@ impl<'a> Party<'a> {
         subject: Subject<'a>,
         now: Time,
     ) -> Result<Self, TenantNotLoaded> {
-        if let Some(reason) = credential_flaw(facts, entry.id, subject, now) {
+        if let Some(reason) = credential_flaw(facts, entry, subject, now)? {
             return Ok(Self { subject, before: Err(reason) });
         }
         let tenant = entry.facts().ok_or(TenantNotLoaded(entry.id))?;
@@ -283,7 +283,7 @@ pub fn standing(
         return Ok(Some(Reason::TenantUnknown));
     };
     let loaded = entry.facts().ok_or(TenantNotLoaded(entry.id))?;
-    Ok(credential_flaw(facts, entry.id, subject, now)
+    Ok(credential_flaw(facts, entry, subject, now)?
         .or_else(|| membership_flaw(entry.status, loaded.find(subject.id()).as_ref())))
 }
 
@@ -429,18 +429,32 @@ fn membership_flaw(status: TenantStatus, member: Option<&Member<'_>>) -> Option<
 }
 
 /// What makes the account or the credential worthless wherever it is used.
+///
+/// # Errors
+/// When the facts of the tenant, or of the installation, are not loaded.
 pub(super) fn credential_flaw(
     facts: &Facts,
-    tenant: TenantId,
+    entry: &TenantEntry,
     subject: Subject<'_>,
     now: Time,
-) -> Option<Reason> {
-    let directory = &facts.directory;
-    match subject {
-        Subject::User(user) => directory.account(user).disabled.then_some(Reason::AccountDisabled),
-        Subject::Service(_) => None,
+) -> Result<Option<Reason>, TenantNotLoaded> {
+    Ok(match subject {
+        Subject::User(user) if facts.directory.account(user).disabled => {
+            let tenant = entry.facts().ok_or(TenantNotLoaded(entry.id))?;
+            let system = facts.system().ok_or(TenantNotLoaded(TenantId::SYSTEM))?;
+            let belongs = |home: &TenantFacts| {
+                let member = home.find(subject.id());
+                member.is_some_and(|member| member.head.status != MemberStatus::Removed)
+            };
+            // What became of an account is told where it belongs; elsewhere it looks like any other.
+            match belongs(tenant) || belongs(system) {
+                true => Some(Reason::AccountDisabled),
+                false => membership_flaw(entry.status, None),
+            }
+        }
+        Subject::User(_) | Subject::Service(_) => None,
         Subject::Session(claims) => session_flaw(facts, claims, now).or_else(|| {
-            let reaches = claims.tenant == tenant || claims.tenant == TenantId::SYSTEM;
+            let reaches = claims.tenant == entry.id || claims.tenant == TenantId::SYSTEM;
             (!reaches).then_some(Reason::SessionElsewhere)
         }),
         Subject::Key(key) => {
@@ -452,7 +466,7 @@ pub(super) fn credential_flaw(
                 None
             }
         }
-    }
+    })
 }
 
 /// Why a genuine session is not live, or nothing. A membership that is not loaded counts as unchanged;

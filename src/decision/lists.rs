@@ -320,7 +320,7 @@ pub fn scopes(
     };
     let loaded = entry.facts().ok_or(TenantNotLoaded(entry.id))?;
     let system = facts.system().ok_or(TenantNotLoaded(TenantId::SYSTEM))?;
-    if let Some(flaw) = credential_flaw(facts, entry.id, subject, now) {
+    if let Some(flaw) = credential_flaw(facts, entry, subject, now)? {
         return Ok(Err(flaw));
     }
     if !subject.lets_through(permission) {
@@ -405,7 +405,7 @@ pub fn effective_permissions(
     };
     let loaded = entry.facts().ok_or(TenantNotLoaded(entry.id))?;
     let system = facts.system().ok_or(TenantNotLoaded(TenantId::SYSTEM))?;
-    if let Some(flaw) = credential_flaw(facts, entry.id, subject, now) {
+    if let Some(flaw) = credential_flaw(facts, entry, subject, now)? {
         return Ok(Err(flaw));
     }
     let flaw = standing(facts, key, subject, now)?;

@@ -3,8 +3,8 @@
 use super::{Asked, Ids, Named, role_key};
 use crate::{
     decision::{
-        Explanation, Facts, Flaw, Permission, Question, Reason, Resource, TenantNotLoaded, There,
-        Time, Who, scope_text, who_may, who_may_give,
+        Explanation, Facts, Flaw, MemberStatus, Permission, Question, Reason, Resource,
+        TenantEntry, TenantNotLoaded, There, Time, Who, scope_text, who_may, who_may_give,
     },
     ids::{AssignmentId, RoleId, SubjectId},
 };
@@ -124,13 +124,7 @@ pub fn remedies(
             let message = "an operator restores the tenant, unless it was purged";
             return Ok(vec![Remedy::new(RemedyKind::RestoreTenant, message)]);
         }
-        Reason::SubjectUnknown | Reason::NotAMember => {
-            let mut remedies = no_member(asked, invited);
-            for remedy in remedies.iter_mut().filter(|r| r.kind == RemedyKind::Invite) {
-                remedy.who = may(Permission::INVITE)?;
-            }
-            return Ok(remedies);
-        }
+        Reason::SubjectUnknown | Reason::NotAMember => return strangers(asked, invited, may),
         Reason::MembershipSuspended => {
             let message = "somebody who may suspend members reactivates the membership";
             let remedy = Remedy::new(RemedyKind::ReactivateMembership, message);
@@ -138,6 +132,11 @@ pub fn remedies(
         }
         Reason::AccountDisabled => {
             Some(Remedy::new(RemedyKind::EnableAccount, "an operator enables the account"))
+        }
+        Reason::SessionElsewhere if !belongs(facts, asked.tenant, subject) => {
+            let mut remedies = strangers(asked, invited, may)?;
+            remedies.insert(1, sign_in());
+            return Ok(remedies);
         }
         Reason::SessionEnded | Reason::SessionExpired | Reason::SessionElsewhere => Some(sign_in()),
         Reason::KeyRevoked | Reason::KeyExpired | Reason::Narrowed => Some(another_key()),
@@ -147,10 +146,41 @@ pub fn remedies(
         | Reason::AssignmentNotStarted => None,
     };
     let mut remedies: Vec<Remedy> = first.into_iter().collect();
+    if lies_nowhere(facts, asked) {
+        remedies.push(correct_name());
+        return Ok(remedies);
+    }
     // Reactivating alone does not help whom no assignment would then give it.
     if !explanation.considered.iter().any(|considered| considered.flaw.is_none()) {
         remedies.extend(dated(facts, explanation, ids, givers)?);
         remedies.push(assign(facts, asked, explanation, givers)?);
+    }
+    Ok(remedies)
+}
+
+/// Whether the question is about a workspace that is not there.
+fn lies_nowhere(facts: &Facts, asked: &Asked<'_>) -> bool {
+    let tenant = facts.directory.tenants.get(asked.tenant).and_then(TenantEntry::facts);
+    let missing = |key| tenant.is_some_and(|tenant| tenant.workspace(key).is_none());
+    asked.what.resource.workspace.is_some_and(missing)
+}
+
+/// Whether the subject has a membership in the tenant that has not ended.
+fn belongs(facts: &Facts, tenant: &str, subject: Option<SubjectId>) -> bool {
+    let tenant = facts.directory.tenants.get(tenant).and_then(TenantEntry::facts);
+    let member = tenant.zip(subject).and_then(|(tenant, subject)| tenant.member(subject));
+    member.is_some_and(|member| member.status != MemberStatus::Removed)
+}
+
+/// What helps whoever does not belong to the tenant.
+fn strangers(
+    asked: &Asked<'_>,
+    invited: bool,
+    may: impl Fn(Permission<'static>) -> Result<Who, TenantNotLoaded>,
+) -> Result<Vec<Remedy>, TenantNotLoaded> {
+    let mut remedies = no_member(asked, invited);
+    for remedy in remedies.iter_mut().filter(|r| r.kind == RemedyKind::Invite) {
+        remedy.who = may(Permission::INVITE)?;
     }
     Ok(remedies)
 }

@@ -56,6 +56,7 @@ pub async fn put(change: &mut Change, new: NewPlan) -> Result<Plan> {
             }
             (event, before.version + 1, before.created_at)
         }
+        None if !new.etag.is_empty() => return Err(Error::stale_etag()),
         None if plans.len() >= MAX_PLANS => {
             let message = format!("there are {MAX_PLANS} plans; change one that is there");
             return Err(Error::precondition("TOO_MANY_PLANS", &new.key, message));

@@ -17,7 +17,7 @@ use crate::{
     ids::{Key, SessionId, TenantId, UserId},
     random,
     refusals::{Kind, Refusal},
-    text::Email,
+    text::{self, Email},
 };
 
 /// A session and its token, which is shown once.
@@ -147,7 +147,9 @@ async fn enter(
         }
     }
     let mut tx = app.pool.begin().await?;
-    let entry = sql::entry(&mut tx, &tenant, user).await?;
+    // What can be no key names no tenant.
+    let named = tenant.parse::<Key>().is_ok().then_some(tenant.as_str());
+    let entry = sql::entry(&mut tx, named.unwrap_or_default(), user).await?;
     // The password may have been changed while it was being compared.
     let nothing = SecretString::default();
     let still = accounts::confirm(&mut tx, user, hash.unwrap_or(&nothing)).await?;
@@ -207,8 +209,9 @@ pub async fn switch(app: &App, call: &Call, tenant: &str) -> Result<Opened> {
                 .to_owned(),
         });
     }
+    let tenant: Key = text::parse("tenant", tenant)?;
     let mut tx = app.pool.begin().await?;
-    let entry = sql::entry(&mut tx, tenant, claims.user).await?;
+    let entry = sql::entry(&mut tx, tenant.as_str(), claims.user).await?;
     let live = sql::is_live(&mut tx, claims).await?;
     let entry = entry
         .filter(|entry| live && entry.is_open() && entry.account_epoch == claims.account_epoch);

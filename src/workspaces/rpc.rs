@@ -8,8 +8,10 @@ use crate::{
     app::Rpc,
     caller::Call,
     change::{self, Options},
+    decision::scope_text,
     edit::{Mask, etag},
     error::{Error, Result},
+    ids::Key,
     page::Page,
     proto::{self as pb, workspace_service_server::WorkspaceService},
     text,
@@ -40,7 +42,7 @@ impl WorkspaceService for Rpc {
         request: Request<pb::GetWorkspaceRequest>,
     ) -> Result<Response<pb::GetWorkspaceResponse>, Status> {
         let (call, request) = Call::split(request)?;
-        let scope = format!("workspaces/{}", request.workspace);
+        let scope = scope(&request.workspace)?;
         let claim = call.claim_each(&request.tenant, "iam.workspaces.read", [scope])?;
         let permit = permit(&self.0, &call, &claim).await?;
         let workspace = sql::get(&self.0.pool, &permit, &request.workspace).await?;
@@ -76,7 +78,7 @@ impl WorkspaceService for Rpc {
     ) -> Result<Response<pb::UpdateWorkspaceResponse>, Status> {
         let (call, request) = Call::split(request)?;
         let options = Options::of(&self.0, &call, &request)?;
-        let scope = format!("workspaces/{}", request.workspace);
+        let scope = scope(&request.workspace)?;
         let claim = call.claim_each(&request.tenant, "iam.workspaces.update", [scope])?;
         let edit = WorkspaceEdit::try_from(request)?;
         let answer = change::run(&self.0, &call, claim, options, edit, |change, edit| {
@@ -95,7 +97,7 @@ impl WorkspaceService for Rpc {
     ) -> Result<Response<pb::DeleteWorkspaceResponse>, Status> {
         let (call, request) = Call::split(request)?;
         let options = Options::of(&self.0, &call, &request)?;
-        let scope = format!("workspaces/{}", request.workspace);
+        let scope = scope(&request.workspace)?;
         let claim = call.claim_each(&request.tenant, "iam.workspaces.delete", [scope])?;
         let answer = change::run(&self.0, &call, claim, options, request, |change, request| {
             Box::pin(async move {
@@ -124,6 +126,12 @@ impl From<Loss> for pb::WorkspaceLoss {
             end_time: loss.ends.map(pb::timestamp),
         }
     }
+}
+
+/// Where a workspace is, by its key.
+fn scope(workspace: &str) -> Result<String> {
+    let key: Key = text::parse("workspace", workspace)?;
+    Ok(scope_text(Some(key.as_str()), ""))
 }
 
 impl TryFrom<pb::CreateWorkspaceRequest> for NewWorkspace {

@@ -89,6 +89,12 @@ async fn what_allows_is_named_down_to_the_pattern() {
         assert_eq!(kinds(&no), [RemedyKind::Invite, RemedyKind::CorrectName]);
         assert_eq!(no.remedies[0].user_ids, [user.as_str()]);
     }
+    // A session of another tenant, of somebody who does not belong here.
+    let theirs = world.session("other", "admin@other.example").await;
+    let no = explain(&admin, &theirs, "files.read", "").await;
+    assert_eq!(no.reason(), Reason::SessionElsewhere);
+    assert_eq!(kinds(&no), [RemedyKind::Invite, RemedyKind::SignIn, RemedyKind::CorrectName]);
+    assert_eq!(no.remedies[0].user_ids, [user.as_str()]);
     world.stop().await;
 }
 
@@ -134,6 +140,8 @@ async fn each_denial_says_what_would_help() {
     assert!(no.considered.iter().any(|c| c.why_not() == WhyNot::NoAccess), "{no:?}");
     let no = explain(&admin, &pat, "files.write", "").await;
     assert_eq!(kinds(&no), [RemedyKind::ReactivateMembership, RemedyKind::AssignRole]);
+    let no = explain(&admin, &pat, "files.read", "workspaces/nowhere").await;
+    assert_eq!(kinds(&no), [RemedyKind::ReactivateMembership, RemedyKind::CorrectName]);
     let back = pb::ReactivateMembershipRequest {
         tenant: "acme".into(),
         user_id: pat.clone(),

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use prost_reflect::{
-    DescriptorPool, DynamicMessage, Kind, MapKey, MessageDescriptor, MethodDescriptor, Value,
+    DescriptorPool, DynamicMessage, Kind, MapKey, MessageDescriptor, MethodDescriptor,
+    ReflectMessage, Value,
 };
 use rolecall::proto::{self as pb, DESCRIPTOR, RULES, Rule};
 use tonic::{
@@ -307,6 +308,54 @@ async fn another_tenants_names_and_ids_tell_nothing() {
             }
         }
     }
+    world.stop().await;
+}
+
+/// The message once for every text in it, with that one replaced; and the names of the fields.
+fn replaced(message: &DynamicMessage, text: &str, with: &Filling) -> Vec<(String, DynamicMessage)> {
+    let mut all = Vec::new();
+    for field in message.descriptor().fields().filter(|field| !field.is_map()) {
+        let parts = match field.kind() {
+            Kind::String => vec![(String::new(), Value::String(text.to_owned()))],
+            Kind::Message(inner) if inner.full_name().starts_with("rolecall.v1.") => {
+                let inner = replaced(&fill(&inner, with), text, with);
+                inner.into_iter().map(|(name, part)| (name, Value::Message(part))).collect()
+            }
+            _ => continue,
+        };
+        for (name, part) in parts {
+            let mut one = message.clone();
+            one.set_field(&field, if field.is_list() { Value::List(vec![part]) } else { part });
+            all.push((format!("{} {name}", field.name()), one));
+        }
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_text_is_a_fault_of_ours_or_repeated_at_length() {
+    let mut world = World::start().await;
+    let (admin, user) = world.tenant("acme").await;
+    let filling = Filling { user, ..Filling::unknown("acme") };
+    let mut asked = 0;
+    for text in ["a\u{0}".to_owned(), "x".repeat(50_000)] {
+        for (path, method, _) in methods() {
+            let api = if method.input().get_field_by_name("tenant").is_some() {
+                &admin
+            } else {
+                &world.operator
+            };
+            for (field, message) in replaced(&fill(&method.input(), &filling), &text, &filling) {
+                asked += 1;
+                let Err(refused) = call(api, &path, &message).await else { continue };
+                let shown = &text[..2];
+                assert_ne!(refused.code(), Code::Internal, "{path} {field}: {shown:?}");
+                let length = refused.message().len();
+                assert!(length < 4_000, "{path} {field}: repeats {length} bytes");
+            }
+        }
+    }
+    assert!(asked > 500, "only {asked} texts");
     world.stop().await;
 }
 

@@ -173,6 +173,8 @@ async fn plans_are_the_operators_and_their_tenants_follow_them() {
         ..Default::default()
     };
     let mut plans = world.operator.plans();
+    let misspelt = plans.put_plan(put(Some(2), "v1")).await.unwrap_err();
+    assert_eq!(reason(&misspelt), "ETAG_MISMATCH", "of no plan");
     plans.put_plan(put(Some(2), "")).await.unwrap();
     choose(&world.operator, "gold", None).await.unwrap();
     assert_eq!(usage(&admin).await.available, Some(1));
@@ -183,5 +185,11 @@ async fn plans_are_the_operators_and_their_tenants_follow_them() {
     let listed = plans.list_plans(pb::ListPlansRequest {}).await.unwrap().into_inner().plans;
     let shown: Vec<_> = listed.iter().map(|p| (p.key.as_str(), p.seat_limit)).collect();
     assert_eq!(shown, [("free", Some(3)), ("gold", Some(1)), ("premium", None)]);
+
+    // The installation has no plan, and as many seats as it likes.
+    let request = pb::GetSeatUsageRequest { tenant: "system".into() };
+    let usage = plans.get_seat_usage(request).await.unwrap().into_inner().usage.unwrap();
+    let shown = (usage.plan.as_str(), usage.seat_limit, usage.available, usage.over_limit);
+    assert_eq!(shown, ("", None, None, false));
     world.stop().await;
 }

@@ -6,7 +6,7 @@ use rolecall::proto as pb;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use crate::world::{Api, PASSWORD, World, check, reason};
+use crate::world::{Api, PASSWORD, World, check, field, reason};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -153,7 +153,9 @@ async fn a_person_of_several_tenants_chooses_one_and_moves_between_them() {
     assert_eq!(why(&world, &moved.token).await, pb::Reason::SessionElsewhere);
     assert_eq!(why(&world, &token).await, pb::Reason::Allowed, "the calling one goes on");
 
-    for tenant in ["hidden", "nowhere", ""] {
+    let refused = at_acme.sessions().switch_tenant(switch("Hidden")).await.unwrap_err();
+    assert_eq!((reason(&refused).as_str(), field(&refused).as_str()), ("INVALID_FIELD", "tenant"));
+    for tenant in ["hidden", "nowhere"] {
         let refused = at_acme.sessions().switch_tenant(switch(tenant)).await.unwrap_err();
         assert_eq!(
             (refused.code(), reason(&refused).as_str()),
