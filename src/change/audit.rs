@@ -197,6 +197,17 @@ impl Values {
 }
 
 impl Change {
+    /// Notes in a tenant, whichever is locked, what became of the account of one of its people: nothing
+    /// that a decision reads from its events. Why, and from where, is for the installation to know.
+    ///
+    /// # Errors
+    /// When the event cannot be written down.
+    pub fn tell(&mut self, tenant: TenantId, event: &Event) -> Result<()> {
+        let call = Call { source: String::new(), ..self.call.clone() };
+        self.drafts.push(Draft::new(&call, tenant, event, "", self.now)?);
+        Ok(())
+    }
+
     /// Erases the values of these data subjects in this tenant; returns how many. The commitments stay.
     ///
     /// # Errors

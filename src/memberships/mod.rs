@@ -276,8 +276,26 @@ pub async fn tenants_of(pool: &PgPool, user: UserId) -> Result<Vec<Key>> {
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn set_email(change: &mut Change, user: UserId, email: &Email) -> Result<()> {
-    sql::set_email(change, user, email).await
+pub async fn set_email(
+    change: &mut Change,
+    user: UserId,
+    before: &Email,
+    email: &Email,
+) -> Result<()> {
+    sql::set_email(change, user, email).await?;
+    let event = Event::new("member.email_changed", user);
+    tell(change, user, &event.personal(user, "email", &before.as_str(), &email.as_str())).await
+}
+
+/// Tells every tenant that somebody belongs to what became of the account, which is not theirs.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn tell(change: &mut Change, user: UserId, event: &Event) -> Result<()> {
+    for tenant in sql::homes(change, user).await? {
+        change.tell(tenant, event)?;
+    }
+    Ok(())
 }
 
 /// The permission that removing such a member takes.

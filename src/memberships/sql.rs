@@ -263,6 +263,19 @@ pub async fn some_unpurged(pool: &PgPool, tenant: &Key) -> Result<Vec<UserId>> {
     Ok(users)
 }
 
+/// The tenants of which somebody is a member, the installation aside.
+pub async fn homes(change: &mut Change, user: UserId) -> Result<Vec<TenantId>> {
+    let homes = sqlx::query_scalar!(
+        r#"select tenant_id "id: TenantId" from memberships
+           where user_id = $1 and standing > 0 and tenant_id <> $2 order by tenant_id"#,
+        user as UserId,
+        TenantId::SYSTEM as TenantId
+    )
+    .fetch_all(change.conn())
+    .await?;
+    Ok(homes)
+}
+
 pub async fn tenants_of(pool: &PgPool, user: UserId) -> Result<Vec<Key>> {
     let keys = sqlx::query_scalar!(
         "select t.key from memberships m join tenants t on t.id = m.tenant_id

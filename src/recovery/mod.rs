@@ -234,7 +234,7 @@ pub async fn confirm_email(change: &mut Change, link: &Link) -> Result<User> {
     let generation = account.email_generation + 1;
     accounts::set_pending_email(change, link.user, generation, None).await?;
     let after = accounts::set_email(change, account.user, &email).await?;
-    memberships::set_email(change, link.user, &email).await?;
+    memberships::set_email(change, link.user, &old, &email).await?;
     let (template, proof) = (Template::EmailChanged, Proof::EMAIL_CHANGE);
     queue(change, &after, old, template, generation, proof).await?;
     Ok(after)

@@ -9,12 +9,12 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::{
     accounts::{self, User},
     assignments::Shown,
-    change::Change,
+    change::{Change, Event},
     decision::{MemberKind, MemberStatus},
     edit::check_etag,
     error::{Error, Result},
     ids::{Key, SessionId, TenantId, UserId},
-    sessions,
+    memberships, sessions,
 };
 
 /// What to change; `None` leaves a field as it is.
@@ -59,6 +59,7 @@ pub async fn disable(change: &mut Change, user: UserId) -> Result<(User, Vec<Key
     }
     let after = User { disabled: true, epoch: before.epoch + 1, ..before.clone() };
     let after = accounts::replace(change, "user.disabled", before, after).await?;
+    memberships::tell(change, user, &Event::new("member.account_disabled", user)).await?;
     let mut left = Vec::new();
     for (tenant, key) in administered {
         if change.recount_administrators(tenant).await? == 0 {
@@ -75,8 +76,12 @@ pub async fn disable(change: &mut Change, user: UserId) -> Result<(User, Vec<Key
 /// `NOT_FOUND`.
 pub async fn enable(change: &mut Change, user: UserId) -> Result<User> {
     let before = accounts::lock(change, user).await?.user;
+    if !before.disabled {
+        return Ok(before);
+    }
     let after = User { disabled: false, ..before.clone() };
     let after = accounts::replace(change, "user.enabled", before, after).await?;
+    memberships::tell(change, user, &Event::new("member.account_enabled", user)).await?;
     for (tenant, _) in sql::internal_tenants(change, user).await? {
         change.recount_administrators(tenant).await?;
     }

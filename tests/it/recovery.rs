@@ -121,6 +121,16 @@ async fn another_address_counts_once_it_is_proved_and_accounts_are_never_merged(
     assert_eq!(reason(&early), "SIGN_IN_FAILED");
     assert_eq!(confirm(&world, &token).await.unwrap().email, "robert@acme.example");
     world.mail_to("bob@acme.example").await;
+    // The tenant is told, and by whom.
+    let events = pb::ListAuditEventsRequest {
+        tenant: "acme".into(),
+        verb: "member.email_changed".into(),
+        ..Default::default()
+    };
+    let events = admin.audit().list_audit_events(events).await.unwrap().into_inner().events;
+    let [event] = &events[..] else { panic!("{events:?}") };
+    assert!(event.actor == event.target && event.source.is_empty(), "{event:?}");
+    assert!(event.personal["email"].contains("robert@acme.example"), "{event:?}");
     works(&bob).await.unwrap();
     assert_eq!(confirm(&world, &token).await.unwrap_err().code(), Code::NotFound);
     let search = pb::ListMembershipsRequest {

@@ -437,3 +437,46 @@ async fn a_tenant_opens_so_many_streams_and_a_server_that_stops_ends_them() {
     drop((streams, operators, freed));
     stopped.await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_is_told_what_becomes_of_the_accounts_of_its_people() {
+    let mut world = World::start().await;
+    let (acme, _) = world.tenant("acme").await;
+    let (beta, _) = world.tenant("beta").await;
+    let bob = world.member(&acme, "acme", "bob@acme.example", &[]).await;
+    let (mut at_acme, _) = watch(&acme, of("acme")).await.unwrap();
+    let (mut at_beta, _) = watch(&beta, of("beta")).await.unwrap();
+    let (user_id, reason) = (bob.clone(), "between us".to_owned());
+    let disable = pb::DisableUserRequest { user_id, reason, ..Default::default() };
+    world.operator.users().disable_user(disable).await.unwrap();
+    let enable = || pb::EnableUserRequest { user_id: bob.clone(), ..Default::default() };
+    world.operator.users().enable_user(enable()).await.unwrap();
+    world.operator.users().enable_user(enable()).await.unwrap();
+    create(&acme, "acme", "office").await;
+    for (verb, target) in [
+        ("member.account_disabled", bob.as_str()),
+        ("member.account_enabled", &bob),
+        ("workspace.created", "office"),
+    ] {
+        let message = change(&mut at_acme).await;
+        let [event] = &message.events[..] else { panic!("{message:?}") };
+        assert_eq!((event.verb.as_str(), event.target.as_str()), (verb, target));
+    }
+    create(&beta, "beta", "office").await;
+    assert_eq!(change(&mut at_beta).await.events[0].verb, "workspace.created");
+
+    // Why is for the installation to know, and the chain of the tenant holds.
+    let list = |tenant: &str| pb::ListAuditEventsRequest {
+        tenant: tenant.into(),
+        target: bob.clone(),
+        ..Default::default()
+    };
+    let told = acme.audit().list_audit_events(list("acme")).await.unwrap().into_inner().events;
+    let told = told.iter().find(|event| event.verb == "member.account_disabled").unwrap();
+    assert_eq!((told.reason.as_str(), told.source.as_str()), ("", ""));
+    let kept = world.operator.audit().list_audit_events(list("system")).await.unwrap().into_inner();
+    assert!(kept.events.iter().any(|e| e.verb == "user.disabled" && e.reason == "between us"));
+    let verify = pb::VerifyAuditLogRequest { tenant: "acme".into() };
+    assert!(acme.audit().verify_audit_log(verify).await.unwrap().into_inner().ok);
+    world.stop().await;
+}
