@@ -10,10 +10,11 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The longest name that is repeated to whoever asked for it, and the longest message, in characters:
-/// both travel in headers.
-const MAX_NAME: usize = 100;
+/// The longest name that is repeated to whoever asked for it, the longest message and description, and
+/// the most of descriptions together, in bytes: they travel in headers, of which clients take 8 KiB.
+const MAX_NAME: usize = 200;
 const MAX_MESSAGE: usize = 1_000;
+const MAX_DESCRIPTIONS: usize = 3_000;
 
 /// The `domain` of every `ErrorInfo`.
 pub const DOMAIN: &str = "rolecall";
@@ -72,12 +73,13 @@ pub struct Difference {
     pub description: String,
 }
 
-fn cut(mut text: String, most: usize) -> String {
-    if let Some((end, _)) = text.char_indices().nth(most) {
-        text.truncate(end);
-        text.push('…');
+/// Leaves out the middle of what is too long: it ends with the remedy.
+fn cut(text: String, most: usize) -> String {
+    if text.len() <= most {
+        return text;
     }
-    text
+    let (before, after) = (text.floor_char_boundary(most / 2), text.len() - most / 2);
+    format!("{} … {}", &text[..before], &text[text.ceil_char_boundary(after)..])
 }
 
 fn missing(kind: &str, name: &str) -> String {
@@ -211,9 +213,16 @@ impl Error {
             _ => HashMap::new(),
         };
         let mut details = ErrorDetails::with_error_info(self.reason(), DOMAIN, metadata);
+        let mut left = MAX_DESCRIPTIONS;
+        // As many as there is room for, and one at least.
+        let mut fits = |description: &str| {
+            let fits = left > 0;
+            left = left.saturating_sub(description.len());
+            fits
+        };
         match self {
             Self::Invalid(violations) => {
-                for violation in violations {
+                for violation in violations.iter().take_while(|v| fits(&v.description)) {
                     details.add_bad_request_violation(&violation.field, &violation.description);
                 }
             }
@@ -224,7 +233,9 @@ impl Error {
                 details.add_precondition_failure_violation(*reason, subject, message);
             }
             Self::Moved { differences, .. } => {
-                for Difference { kind, subject, description } in differences {
+                for Difference { kind, subject, description } in
+                    differences.iter().take_while(|d| fits(&d.description))
+                {
                     details.add_precondition_failure_violation(*kind, subject, description);
                 }
             }

@@ -203,6 +203,9 @@ impl Change {
     /// # Errors
     /// When the event cannot be written down.
     pub fn tell(&mut self, tenant: TenantId, event: &Event) -> Result<()> {
+        if event.records() != (None, None) {
+            return Err(Error::internal("a record of another tenant than the locked one"));
+        }
         let call = Call { source: String::new(), ..self.call.clone() };
         self.drafts.push(Draft::new(&call, tenant, event, "", self.now)?);
         Ok(())

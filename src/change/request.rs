@@ -11,7 +11,7 @@ use crate::{
     decision::Time,
     error::{Error, Result},
     proto::{Mutation, Redact, Revised, Withheld},
-    secret,
+    secret, text,
 };
 
 /// The longest reason for a change, in characters.
@@ -47,12 +47,7 @@ impl Options {
     /// # Errors
     /// `INVALID_ARGUMENT` for a malformed id or reason.
     pub fn of<M: Mutation>(app: &App, call: &Call, message: &M) -> Result<Self> {
-        let reason = message.reason().trim();
-        if reason.chars().count() > MAX_REASON || reason.chars().any(char::is_control) {
-            let wanted =
-                format!("at most {MAX_REASON} characters, none of them control characters");
-            return Err(Error::invalid("reason", wanted));
-        }
+        let reason = text::line("reason", message.reason(), MAX_REASON)?;
         let request = match message.request_id() {
             "" => None,
             id => {
@@ -67,7 +62,7 @@ impl Options {
                 })
             }
         };
-        Ok(Self { request, validate_only: message.validate_only(), reason: reason.to_owned() })
+        Ok(Self { request, validate_only: message.validate_only(), reason })
     }
 }
 

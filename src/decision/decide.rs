@@ -110,7 +110,7 @@ pub fn decide(facts: &Facts, question: &Question<'_>) -> Result<Decision, Tenant
 #[derive(Debug, Clone, Copy)]
 pub struct Party<'a> {
     subject: Subject<'a>,
-    /// Or why its credential is worth nothing.
+    /// Or why its account or credential is worth nothing.
     before: Result<Before<'a>, Reason>,
 }
 
@@ -272,7 +272,7 @@ impl<'a> Search<'a> {
 /// tenant and its membership there are what [`decide`] would look at first.
 ///
 /// # Errors
-/// When the facts of the tenant are not loaded.
+/// When the facts of the tenant, or of the installation, are not loaded.
 pub fn standing(
     facts: &Facts,
     tenant: &str,
@@ -428,7 +428,8 @@ fn membership_flaw(status: TenantStatus, member: Option<&Member<'_>>) -> Option<
     }
 }
 
-/// What makes the account or the credential worthless wherever it is used.
+/// What makes the account or the credential worthless; of an account that was disabled, what the tenant
+/// may know.
 ///
 /// # Errors
 /// When the facts of the tenant, or of the installation, are not loaded.
@@ -453,10 +454,12 @@ pub(super) fn credential_flaw(
             }
         }
         Subject::User(_) | Subject::Service(_) => None,
-        Subject::Session(claims) => session_flaw(facts, claims, now).or_else(|| {
-            let reaches = claims.tenant == entry.id || claims.tenant == TenantId::SYSTEM;
-            (!reaches).then_some(Reason::SessionElsewhere)
-        }),
+        Subject::Session(claims)
+            if claims.tenant != entry.id && claims.tenant != TenantId::SYSTEM =>
+        {
+            Some(Reason::SessionElsewhere)
+        }
+        Subject::Session(claims) => session_flaw(facts, claims, now),
         Subject::Key(key) => {
             if key.revoked {
                 Some(Reason::KeyRevoked)

@@ -216,7 +216,7 @@ impl Line {
         let phone = keep(Column::Phone, phone(cell(Column::Phone)));
         let scope = keep(Column::Workspace, scope(cell(Column::Workspace)));
         let mut note = |column: Column, error: Error| flaws.extend(Flaw::of(column, error));
-        let email = Email::parse("email", cell(Column::Email));
+        let email = Email::enter("email", cell(Column::Email));
         let email = email.map_err(|error| note(Column::Email, error)).ok();
         let mut day = |column, last| {
             date(cell(column), last).map_err(|error| note(column, error)).unwrap_or_default()

@@ -34,7 +34,7 @@ impl TryFrom<pb::NewInvitation> for NewInvitation {
         };
         let kind = memberships::read_kind("kind", request.kind)?;
         Ok(Self {
-            email: Email::parse("email", &request.email)?,
+            email: Email::enter("email", &request.email)?,
             kind: kind.unwrap_or(MemberKind::Internal),
             profile: Profile::read("profile", request.profile)?,
             roles: NewAssignment::read("roles", request.roles)?,

@@ -35,7 +35,7 @@ impl MailService for Rpc {
         let (call, request) = Call::split(request)?;
         let claim = call.claim(&request.tenant)?;
         let permit = permit(&self.0, &call, &claim).await?;
-        let to = Email::parse("to", &request.to)?;
+        let to = Email::enter("to", &request.to)?;
         let language = optional_language(&request.language)?;
         let tenant = TenantRow::get(&self.0.pool, &permit).await?;
         let told = super::send_test(&self.0, tenant, to, language).await?;
@@ -170,7 +170,7 @@ fn optional_language(text: &str) -> Result<Option<String>> {
 fn optional_email(field: &str, text: &str) -> Result<String> {
     match text.trim() {
         "" => Ok(String::new()),
-        text => Ok(Email::parse(field, text)?.as_str().to_owned()),
+        text => Ok(Email::enter(field, text)?.as_str().to_owned()),
     }
 }
 

@@ -363,7 +363,8 @@ pub async fn explain(app: &App, call: &Call, asked: &Asked<'_>) -> Result<Explai
             let now = app.clock.now();
             match &asked.subject {
                 Named::Nobody(email) => sql::is_invited(&app.pool, permit, email, now).await?,
-                Named::Id(SubjectId::User(user)) => {
+                Named::Id(SubjectId::User(user))
+                | Named::Session(Some(SessionClaims { user, .. })) => {
                     sql::is_person_invited(&app.pool, permit, *user, now).await?
                 }
                 _ => false,

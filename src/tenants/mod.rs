@@ -182,8 +182,8 @@ pub async fn repair(change: &mut Change, user: UserId) -> Result<Tenant> {
         let message = "the tenant has an administrator, who can appoint others; ask them";
         return refuse("HAS_ADMINISTRATOR", message);
     }
-    let account = accounts::find(change.conn(), user).await?;
-    if account.ok_or_else(|| Error::not_found("user", user))?.user.disabled {
+    // Held, so that who disables it finds it here.
+    if accounts::lock(change, user).await?.user.disabled {
         return refuse("ACCOUNT_DISABLED", "the account is disabled; enable it, or name another");
     }
     match memberships::find(change, user).await? {

@@ -327,7 +327,7 @@ impl TryFrom<pb::TenantAdministrator> for NewAdministrator {
             given => Some(text::language("administrator.language", given, "en")?),
         };
         Ok(Self {
-            email: Email::parse("administrator.email", &new.email)?,
+            email: Email::enter("administrator.email", &new.email)?,
             first_name: name("first_name", &new.first_name)?,
             last_name: name("last_name", &new.last_name)?,
             language,

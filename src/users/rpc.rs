@@ -208,7 +208,7 @@ impl UserService for Rpc {
         let (call, request) = Call::split(request)?;
         let options = Options::of(&self.0, &call, &request)?;
         let (user, claim) = own_account(&call, &request.user_id)?;
-        let email = Email::parse("new_email", &request.new_email)?;
+        let email = Email::enter("new_email", &request.new_email)?;
         session(&call)?;
         permit(&self.0, &call, &claim).await?;
         let proved = prove(&self.0, &call, user, request.password.into()).await?;

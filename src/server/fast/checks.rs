@@ -74,7 +74,6 @@ pub fn batch(
                 continue;
             }
         };
-        subject.note(asking.activity, now);
         let found = admitted.find(&subject)?;
         // Many in a row are often about the same subject.
         let is_next = |item: &Option<Question<'_>>| {
@@ -83,7 +82,10 @@ pub fn batch(
         let mut next = Some(first);
         while let Some(Question { permission, resource, .. }) = next {
             let result = match What::parse(permission, resource) {
-                Ok(what) => found.decide(what).into(),
+                Ok(what) => {
+                    subject.note(asking.activity, now);
+                    found.decide(what).into()
+                }
                 Err(malformed) => pb::CheckPermissionResult::from(malformed),
             };
             message::encode(RESULTS, &result, answer);

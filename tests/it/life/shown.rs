@@ -146,18 +146,21 @@ impl Model {
 
     fn answer(&self, at: Place, Question { subject, word, place }: Question) -> pb::Reason {
         let who = match subject {
-            Subject::Person(who) if self.is_disabled(who) => return pb::Reason::AccountDisabled,
-            Subject::Person(who) => who,
-            Subject::Session(n) => {
-                let session = &self.sessions[n];
-                match self.credential_flaw(session) {
-                    Some("SESSION_EXPIRED") => return pb::Reason::SessionExpired,
-                    Some("ACCOUNT_DISABLED") => return pb::Reason::AccountDisabled,
-                    Some(_) => return pb::Reason::SessionEnded,
-                    None if session.at != at => return pb::Reason::SessionElsewhere,
-                    None => session.who,
-                }
+            Subject::Person(who)
+                if self.is_disabled(who) && self.tenants[at].present(who).is_ok() =>
+            {
+                return pb::Reason::AccountDisabled;
             }
+            Subject::Person(who) => who,
+            Subject::Session(n) if self.sessions[n].at != at => {
+                return pb::Reason::SessionElsewhere;
+            }
+            Subject::Session(n) => match self.credential_flaw(&self.sessions[n]) {
+                Some("SESSION_EXPIRED") => return pb::Reason::SessionExpired,
+                Some("ACCOUNT_DISABLED") => return pb::Reason::AccountDisabled,
+                Some(_) => return pb::Reason::SessionEnded,
+                None => self.sessions[n].who,
+            },
         };
         let tenant = &self.tenants[at];
         match tenant.status {
