@@ -21,7 +21,17 @@ pub(super) struct Folder {
     pub path: PathBuf,
     pub password: String,
     run_as: Option<Account>,
-    _lock: File,
+    _lock: Lock,
+}
+
+/// That the folder is ours. Let go of at once: a program that another thread starts just then has the
+/// file open, too, and would hold it a moment longer.
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        self.0.unlock().ok();
+    }
 }
 
 /// A user and its main group.
@@ -40,7 +50,7 @@ impl Folder {
             _ => asked,
         };
         make(&path, run_as.is_some()).map_err(|e| error("make", &path, e))?;
-        let lock = lock(&path)?;
+        let lock = Lock(lock(&path)?);
         let password =
             password(&path, run_as).map_err(|e| error("keep a password in", &path, e))?;
         Ok(Self { path, password, run_as, _lock: lock })
