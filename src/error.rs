@@ -107,7 +107,9 @@ impl Error {
 
     pub fn invalid(field: impl Into<String>, description: impl ToString) -> Self {
         let description = cut(description.to_string(), MAX_MESSAGE);
-        Self::Invalid(vec![Violation { field: field.into(), description }])
+        // A key of a map is part of it.
+        let field = cut(field.into(), MAX_NAME);
+        Self::Invalid(vec![Violation { field, description }])
     }
 
     pub fn not_found(kind: &'static str, name: impl ToString) -> Self {
