@@ -4,6 +4,8 @@
 mod paths;
 mod stage;
 
+use std::time::Instant;
+
 use paths::{Kept, Path};
 use stage::Stage;
 
@@ -57,12 +59,14 @@ fn pairs() -> Vec<Pair> {
     pairs
 }
 
-/// Runs every pair so many times, on so many stages at once, and returns what broke.
+/// Runs every pair so many times, on so many stages at once, and returns what broke. Says each pair as
+/// it ends.
 async fn race(rounds: usize, stages: usize) -> Vec<String> {
     let all = (0..stages).map(async |n| {
         let stage = Stage::build().await;
         let mut broken = Vec::new();
         for pair in pairs().into_iter().skip(n).step_by(stages) {
+            let (before, began) = (broken.len(), Instant::now());
             for round in 0..rounds {
                 let wrong = once(&stage, pair).await;
                 if !wrong.is_empty() {
@@ -70,6 +74,8 @@ async fn race(rounds: usize, stages: usize) -> Vec<String> {
                     stage.mend().await;
                 }
             }
+            let (wrong, took) = (broken.len() - before, began.elapsed().as_secs());
+            println!("{pair:?}: {rounds} rounds, {wrong} broken, {took} s");
         }
         stage.stop().await;
         broken
