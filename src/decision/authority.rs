@@ -6,11 +6,13 @@ use std::{collections::HashSet, sync::Arc};
 use super::{
     Facts, Permission, PermissionSet, Question, Reason, Resource, SessionClaims, Subject,
     TenantFacts, TenantNotLoaded,
-    decide::{Dates, Held, Place, active_member, covers, decide, holdings},
+    decide::decide,
+    holdings::{Dates, Held, Place, covers, holdings},
     members::Member,
     packed::TENANT,
     record::{ApiKey, MemberStatus, Reach, Time},
     roles::CompiledRole,
+    standing::active_member,
 };
 use crate::ids::{RoleId, SubjectId, TenantId, UserId, WorkspaceId};
 

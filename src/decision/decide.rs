@@ -5,12 +5,11 @@
 use super::{
     Facts, Permission, Resource, TenantEntry, TenantFacts,
     facts::is_active,
+    holdings::{Dates, Place, Search, holdings},
     members::Member,
-    packed::{Grant, Item, Kind, Pack, TENANT},
-    path_covers,
     permission::pattern_matches,
-    record::{ApiKey, MemberKind, MemberStatus, Reach, TenantStatus, Time},
-    roles::Row,
+    record::{ApiKey, MemberKind, Reach, TenantStatus, Time},
+    standing::{active_member, credential_flaw, membership_flaw},
 };
 use crate::ids::{ServiceAccountId, SessionId, SubjectId, TenantId, UserId};
 
@@ -201,92 +200,6 @@ impl Before<'_> {
     }
 }
 
-/// What a member holds that reaches a place and matches a permission.
-pub(super) struct Search<'a> {
-    pub home: &'a TenantFacts,
-    pub member: &'a Member<'a>,
-    /// The roles that match.
-    pub row: Row<'a>,
-    /// `None` is a place in a tenant below the installation.
-    pub place: Option<Place<'a>>,
-    /// Microseconds since 1970.
-    pub now: i64,
-}
-
-impl<'a> Search<'a> {
-    /// Whether something is in force; notes why not when only dates stand in the way.
-    fn finds(&self, reason: &mut Reason) -> bool {
-        let held = self.member.held;
-        held.items().any(|item| match item.kind() {
-            Kind::Group(n) => self.home.groups.at(n).is_some_and(|group| {
-                group.held.items().any(|item| self.allows(group.held, item, reason))
-            }),
-            Kind::Plain { .. } | Kind::Special { .. } => self.allows(held, item, reason),
-        })
-    }
-
-    fn allows(&self, held: Pack<'_>, item: Item, reason: &mut Reason) -> bool {
-        let Self { home, member, row, place, now } = *self;
-        // What the item itself says rules out most of them, and no details are touched.
-        let role = match item.kind() {
-            Kind::Plain { role, at }
-                if place.is_none_or(|place| at == place.workspace || at == TENANT) =>
-            {
-                role
-            }
-            Kind::Special { role, .. } => role,
-            Kind::Plain { .. } | Kind::Group(_) => return false,
-        };
-        if !row.has(role) {
-            return false;
-        }
-        let Some(grant) = held.grant(item) else { return false };
-        if !covers(home, member, &grant, place, now) {
-            return false;
-        }
-        match grant.dates(now) {
-            Dates::Inside => return true,
-            Dates::Over if *reason == Reason::NoRole => *reason = Reason::AssignmentExpired,
-            Dates::Over => {}
-            Dates::Ahead => *reason = Reason::AssignmentNotStarted,
-        }
-        false
-    }
-
-    /// What matches and reaches the place, whenever it holds.
-    fn matches(&self) -> impl Iterator<Item = Held<'a>> {
-        let Self { home, member, row, place, now } = *self;
-        holdings(home, *member)
-            .filter(move |held| row.has(held.grant.role))
-            .filter(move |held| covers(home, member, &held.grant, place, now))
-    }
-
-    /// What gives the permission there now.
-    pub fn grounds(&self) -> impl Iterator<Item = Held<'a>> {
-        let now = self.now;
-        self.matches().filter(move |held| held.grant.dates(now) == Dates::Inside)
-    }
-}
-
-/// Why the subject may do nothing at all in the tenant, or nothing: its credential, its account, the
-/// tenant and its membership there are what [`decide`] would look at first.
-///
-/// # Errors
-/// When the facts of the tenant, or of the installation, are not loaded.
-pub fn standing(
-    facts: &Facts,
-    tenant: &str,
-    subject: Subject<'_>,
-    now: Time,
-) -> Result<Option<Reason>, TenantNotLoaded> {
-    let Some(entry) = facts.directory.tenants.get(tenant) else {
-        return Ok(Some(Reason::TenantUnknown));
-    };
-    let loaded = entry.facts().ok_or(TenantNotLoaded(entry.id))?;
-    Ok(credential_flaw(facts, entry, subject, now)?
-        .or_else(|| membership_flaw(entry.status, loaded.find(subject.id()).as_ref())))
-}
-
 /// Whether the subject is an administrator of the tenant: an active internal member to whom
 /// `iam.administer` is given on the tenant and everything in it, with no date anywhere on the path.
 #[must_use]
@@ -305,191 +218,6 @@ pub fn is_administrator(facts: &Facts, tenant: &TenantFacts, user: UserId, now: 
                 && tenant.matrix.reach(held.grant.role) == Reach::Everywhere
                 && row.has(held.grant.role)
         })
-}
-
-/// Where the question is about, with the workspace found.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Place<'a> {
-    /// The number of the workspace, or [`TENANT`].
-    pub workspace: u32,
-    pub path: &'a str,
-}
-
-impl<'a> Place<'a> {
-    pub fn find(tenant: &TenantFacts, resource: Resource<'a>) -> Option<Self> {
-        let workspace = match resource.workspace {
-            Some(key) => tenant.workspaces.find(key)?,
-            None => TENANT,
-        };
-        Some(Self { workspace, path: resource.path })
-    }
-}
-
-/// An assignment that a member holds, its own or through a group.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Held<'a> {
-    pub grant: Grant<'a>,
-    /// The number of the group.
-    pub group: Option<u32>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Dates {
-    Inside,
-    Over,
-    Ahead,
-}
-
-impl Grant<'_> {
-    pub fn dates(&self, now: i64) -> Dates {
-        if now >= self.ends {
-            Dates::Over
-        } else if now < self.starts {
-            Dates::Ahead
-        } else {
-            Dates::Inside
-        }
-    }
-}
-
-pub(super) fn holdings<'a>(
-    tenant: &'a TenantFacts,
-    member: Member<'a>,
-) -> impl Iterator<Item = Held<'a>> {
-    let own = member.held.grants().map(|grant| Held { grant, group: None });
-    let groups = member.held.items().filter_map(|item| match item.kind() {
-        Kind::Group(n) => Some((n, tenant.groups.at(n)?.held)),
-        Kind::Plain { .. } | Kind::Special { .. } => None,
-    });
-    own.chain(
-        groups.flat_map(|(n, held)| held.grants().map(move |grant| Held { grant, group: Some(n) })),
-    )
-}
-
-/// Whether the assignment reaches the place. `None` is a place in a tenant below the installation.
-#[inline]
-pub(super) fn covers(
-    tenant: &TenantFacts,
-    member: &Member<'_>,
-    grant: &Grant<'_>,
-    place: Option<Place<'_>>,
-    now: i64,
-) -> bool {
-    let Some(place) = place else {
-        return grant.is_on_tenant() && tenant.matrix.reach(grant.role) == Reach::Everywhere;
-    };
-    if !grant.is_on_tenant() {
-        return grant.workspace == place.workspace && path_covers(grant.path, place.path);
-    }
-    match tenant.matrix.reach(grant.role) {
-        Reach::Everywhere => true,
-        Reach::Here | Reach::Joined if place.workspace == TENANT => place.path.is_empty(),
-        Reach::Here => false,
-        Reach::Joined => has_joined(tenant, member, place.workspace, now),
-    }
-}
-
-/// A member has joined the workspaces on which it holds an assignment inside its dates.
-pub(super) fn has_joined(
-    tenant: &TenantFacts,
-    member: &Member<'_>,
-    workspace: u32,
-    now: i64,
-) -> bool {
-    holdings(tenant, *member).any(|held| {
-        held.grant.workspace == workspace
-            && held.grant.path.is_empty()
-            && held.grant.dates(now) == Dates::Inside
-    })
-}
-
-/// The member, when active there and when the session, if any, was opened there.
-pub(super) fn active_member<'a>(
-    tenant: &'a TenantFacts,
-    subject: Subject<'_>,
-) -> Option<Member<'a>> {
-    if !subject.may_hold_in(tenant.id) {
-        return None;
-    }
-    tenant.find(subject.id()).filter(|member| is_active(member.head))
-}
-
-fn membership_flaw(status: TenantStatus, member: Option<&Member<'_>>) -> Option<Reason> {
-    match status {
-        TenantStatus::Pending => return Some(Reason::TenantPending),
-        TenantStatus::Suspended => return Some(Reason::TenantSuspended),
-        TenantStatus::Deleted | TenantStatus::Purged => return Some(Reason::TenantDeleted),
-        TenantStatus::Active => {}
-    }
-    match member.map(|member| member.head.status) {
-        Some(MemberStatus::Active) => None,
-        Some(MemberStatus::Suspended) => Some(Reason::MembershipSuspended),
-        Some(MemberStatus::Removed) | None => Some(Reason::NotAMember),
-    }
-}
-
-/// What makes the account or the credential worthless; of an account that was disabled, what the tenant
-/// may know.
-///
-/// # Errors
-/// When the facts of the tenant, or of the installation, are not loaded.
-pub(super) fn credential_flaw(
-    facts: &Facts,
-    entry: &TenantEntry,
-    subject: Subject<'_>,
-    now: Time,
-) -> Result<Option<Reason>, TenantNotLoaded> {
-    Ok(match subject {
-        Subject::User(user) if facts.directory.account(user).disabled => {
-            let tenant = entry.facts().ok_or(TenantNotLoaded(entry.id))?;
-            let system = facts.system().ok_or(TenantNotLoaded(TenantId::SYSTEM))?;
-            let belongs = |home: &TenantFacts| {
-                let member = home.find(subject.id());
-                member.is_some_and(|member| member.head.status != MemberStatus::Removed)
-            };
-            // What became of an account is told where it belongs; elsewhere it looks like any other.
-            match belongs(tenant) || belongs(system) {
-                true => Some(Reason::AccountDisabled),
-                false => membership_flaw(entry.status, None),
-            }
-        }
-        Subject::User(_) | Subject::Service(_) => None,
-        Subject::Session(claims)
-            if claims.tenant != entry.id && claims.tenant != TenantId::SYSTEM =>
-        {
-            Some(Reason::SessionElsewhere)
-        }
-        Subject::Session(claims) => session_flaw(facts, claims, now),
-        Subject::Key(key) => {
-            if key.revoked {
-                Some(Reason::KeyRevoked)
-            } else if key.expires.is_some_and(|expires| now >= expires) {
-                Some(Reason::KeyExpired)
-            } else {
-                None
-            }
-        }
-    })
-}
-
-/// Why a genuine session is not live, or nothing. A membership that is not loaded counts as unchanged;
-/// the decision itself refuses to answer without it.
-pub(super) fn session_flaw(facts: &Facts, claims: &SessionClaims, now: Time) -> Option<Reason> {
-    let account = facts.directory.account(claims.user);
-    if now >= claims.expires {
-        return Some(Reason::SessionExpired);
-    }
-    if account.disabled {
-        return Some(Reason::AccountDisabled);
-    }
-    let member_epoch = facts
-        .tenant(claims.tenant)
-        .and_then(|tenant| tenant.find(SubjectId::User(claims.user)))
-        .map(|member| member.head.epoch);
-    let ended = facts.directory.ended_sessions.contains_key(&claims.session)
-        || account.epoch != claims.account_epoch
-        || member_epoch.is_some_and(|epoch| epoch != claims.member_epoch);
-    ended.then_some(Reason::SessionEnded)
 }
 
 impl Subject<'_> {
@@ -514,7 +242,7 @@ impl Subject<'_> {
     }
 
     /// A session speaks for its person in the tenant that it was opened in.
-    fn may_hold_in(&self, tenant: TenantId) -> bool {
+    pub(super) fn may_hold_in(&self, tenant: TenantId) -> bool {
         match self {
             Self::Session(claims) => claims.tenant == tenant,
             Self::User(_) | Self::Service(_) | Self::Key(_) => true,

@@ -2,10 +2,12 @@
 
 use super::{
     Decision, Facts, Holding, Question, Reason, TenantFacts, TenantNotLoaded,
-    decide::{Dates, Held, Place, active_member, covers, decide, holdings},
+    decide::decide,
+    holdings::{Dates, Held, Place, covers, holdings},
     members::Member,
     permission::pattern_matches,
     record::Role,
+    standing::active_member,
 };
 use crate::ids::{GroupId, RoleId, SubjectId, TenantId};
 

@@ -17,8 +17,8 @@ use uuid::Uuid;
 
 use super::{
     Permission,
-    decide::{Held, holdings},
     groups::{Group, Groups},
+    holdings::{Held, holdings},
     members::{Head, Member, MemberDraft, Members},
     numbers::Numbers,
     packed::{Draft, Kind, NOWHERE, TENANT, dates, time},

@@ -7,15 +7,14 @@ use super::{
     Facts, Gift, Permission, PermissionSet, Question, Reason, Resource, Subject, TenantFacts,
     TenantNotLoaded,
     authority::may_give,
-    decide::{
-        Dates, Held, Place, Search, active_member, covers, credential_flaw, decide, holdings,
-        standing,
-    },
+    decide::decide,
+    holdings::{Dates, Held, Place, Search, covers, holdings},
     members::{Member, Members},
     packed::{Item, TENANT},
     record::{Reach, TenantStatus, Time},
     roles::Row,
     scope_text,
+    standing::{active_member, credential_flaw, standing},
 };
 use crate::ids::{GroupId, RoleId, ServiceAccountId, SubjectId, TenantId, UserId};
 

@@ -15,6 +15,7 @@ mod decide;
 mod explain;
 mod facts;
 mod groups;
+mod holdings;
 mod leaf;
 mod lists;
 mod members;
@@ -24,13 +25,14 @@ mod permission;
 mod record;
 mod resource;
 mod roles;
+mod standing;
 mod workspaces;
 
 pub use authority::{Authority, Credential, Gift, Refusal, vouches};
 pub use bulk::{AssignmentRow, Bulk};
 pub use decide::{
     Decision, Party, Question, Reason, SessionClaims, Subject, TenantNotLoaded, decide,
-    is_administrator, standing,
+    is_administrator,
 };
 pub use explain::{Considered, Explanation, Flaw, explain};
 pub use facts::{Directory, Facts, Holding, Map, TenantEntry, TenantFacts, Transition};
@@ -44,3 +46,4 @@ pub use permission::{
 pub use record::*;
 pub use resource::{MAX_PAIRS, MAX_RESOURCE, Resource, ResourceError, path_covers, scope_text};
 pub use roles::{CompiledRole, Pool};
+pub use standing::standing;
