@@ -74,14 +74,16 @@ impl Passwords {
         hash.starts_with(&self.current)
     }
 
-    /// Whether it may become somebody's password.
+    /// Whether it may become the password of the account with this address (ASVS 6.2.11).
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` naming `field` when it is too short, too long or among the first to be guessed.
-    pub fn check(field: &str, password: &SecretString) -> Result<()> {
+    /// `INVALID_ARGUMENT` naming `field` when it is too short, too long or among the first to be guessed,
+    /// which the address and what stands before its `@` are.
+    pub fn check(field: &str, password: &SecretString, email: &str) -> Result<()> {
         Self::check_length(field, password)?;
-        let password = password.expose_secret();
-        if GUESSED.contains(password.to_lowercase().as_str()) {
+        let (password, email) = (password.expose_secret().to_lowercase(), email.to_lowercase());
+        let own = email.rsplit_once('@').map_or(email.as_str(), |(local, _)| local);
+        if GUESSED.contains(password.as_str()) || [email.as_str(), own].contains(&&*password) {
             let wanted = "it is among the passwords that are guessed first; choose another";
             return Err(Error::invalid(field, wanted));
         }
@@ -169,10 +171,20 @@ mod tests {
 
     #[test]
     fn short_long_and_much_used_passwords_are_refused() {
-        let check = |text: &str| Passwords::check("password", &text.to_owned().into()).is_ok();
+        let check = |text: &str| {
+            Passwords::check("password", &text.to_owned().into(), "Mia.Elan@acme.example").is_ok()
+        };
         assert!(check("correct horse battery staple"));
         assert!(check("ñandú-ñandú"), "characters count, not bytes");
-        for bad in ["", "sevench", "qwertyuiop", "QwertyUiop", "1q2w3e4r5t"] {
+        for bad in [
+            "",
+            "sevench",
+            "qwertyuiop",
+            "QwertyUiop",
+            "1q2w3e4r5t",
+            "mia.elan",
+            "mia.elan@ACME.example",
+        ] {
             assert!(!check(bad), "{bad}");
         }
         assert!(check(&"x1".repeat(LONGEST / 2)) && !check(&"x".repeat(LONGEST + 1)));

@@ -6,12 +6,14 @@ mod sql;
 
 use std::collections::HashSet;
 
+use chrono::{Days, SecondsFormat};
+
 use crate::{
     app::App,
     change::{Change, Event, Scope},
     decision::{Assignment, Holding, Record, Resource, Role, Time},
     error::{Error, Result},
-    ids::{AssignmentId, Holder, RoleId, SubjectId, WorkspaceId},
+    ids::{AssignmentId, Holder, RoleId, SubjectId, UserId, WorkspaceId},
 };
 
 pub use rpc::read_ids;
@@ -68,6 +70,22 @@ pub async fn resolve_all(change: &mut Change, new: &[NewAssignment]) -> Result<V
     Ok(all)
 }
 
+/// What one request gives to somebody, who may be the caller.
+///
+/// # Errors
+/// As [`resolve_all`].
+pub async fn resolve_for(
+    change: &mut Change,
+    holder: Holder,
+    new: &[NewAssignment],
+) -> Result<Vec<Resolved>> {
+    let all = resolve_all(change, new).await?;
+    for one in &all {
+        change.require_no_raise(holder, one.role.id, &one.scope, one.ends)?;
+    }
+    Ok(all)
+}
+
 /// Refuses a role that is given twice, or excluded by another one, on the same scope.
 ///
 /// # Errors
@@ -96,19 +114,32 @@ fn end(field: &str, role: &Role, new: &NewAssignment, now: Time) -> Result<Optio
     let longest = role
         .max_duration_seconds
         .and_then(|seconds| starts.checked_add_signed(chrono::TimeDelta::try_seconds(seconds)?));
+    check_end(field, new.starts, new.ends, now)?;
     match (new.ends, longest) {
-        (Some(ends), _) if ends <= starts => {
-            Err(Error::invalid(field, "it must be in the future and after the start"))
-        }
         (Some(ends), Some(longest)) if ends > longest => {
             let key = &role.key;
-            let at = longest.to_rfc3339();
-            Err(Error::invalid(
-                field,
-                format!("role `{key}` lasts at most until {at}; end it by then"),
-            ))
+            let at = longest.to_rfc3339_opts(SecondsFormat::Secs, true);
+            let day = longest.date_naive() - Days::new(1);
+            let message = format!(
+                "role `{key}` lasts at most until {at}, so that {day} is its last whole day; end it \
+                 by then"
+            );
+            Err(Error::invalid(field, message))
         }
         (ends, longest) => Ok(ends.or(longest)),
+    }
+}
+
+/// Refuses an end that is past, or before the start.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` naming `field`.
+pub fn check_end(field: &str, starts: Option<Time>, ends: Option<Time>, now: Time) -> Result<()> {
+    match ends {
+        Some(ends) if ends <= starts.map_or(now, |starts| starts.max(now)) => {
+            Err(Error::invalid(field, "it must be in the future and after the start"))
+        }
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -262,8 +293,9 @@ pub async fn require_outranked(change: &mut Change, subject: SubjectId) -> Resul
             return Err(Error::Denied {
                 reason: "MEMBER_OUTRANKS_CALLER",
                 message: format!(
-                    "{subject} has a role that is not yours to give, so this is not yours to do; ask \
-                     an administrator"
+                    "{subject} has role `{}`, which is not yours to give, so this is not yours to \
+                     do; ask an administrator",
+                    change.role_key(assignment.role)?
                 ),
             });
         }
@@ -276,12 +308,23 @@ pub async fn require_outranked(change: &mut Change, subject: SubjectId) -> Resul
 /// # Errors
 /// `PERMISSION_DENIED` with the reason `ROLE_NOT_GRANTABLE`.
 pub async fn require_gifts(change: &mut Change, holder: Holder) -> Result<()> {
-    for assignment in sql::held(change, holder).await? {
-        if is_over(change, assignment.ends) {
+    require_gifts_to(change, holder, &[]).await
+}
+
+/// As [`require_gifts`], for people who get what the holder has; one of them may be the caller.
+///
+/// # Errors
+/// As [`require_gifts`].
+pub async fn require_gifts_to(change: &mut Change, holder: Holder, users: &[UserId]) -> Result<()> {
+    for Assignment { role, workspace, path, ends, .. } in sql::held(change, holder).await? {
+        if is_over(change, ends) {
             continue;
         }
-        let scope = sql::scope(change, assignment.workspace, &assignment.path).await?;
-        change.require_gift(assignment.role, &scope, assignment.ends)?;
+        let scope = sql::scope(change, workspace, &path).await?;
+        change.require_gift(role, &scope, ends)?;
+        for user in users {
+            change.require_no_raise(Holder::Subject(SubjectId::User(*user)), role, &scope, ends)?;
+        }
     }
     Ok(())
 }

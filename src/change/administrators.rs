@@ -86,6 +86,10 @@ impl Change {
         let ids: Vec<String> = before.iter().map(ToString::to_string).collect();
         let ids = ids.join(", ");
         let message = match before.as_slice() {
+            _ if self.rights == Touch::Opens => format!(
+                "tenant `{key}` would open without an active administrator; appoint one first, with \
+                 AppointAdministrator, or enable the account of one"
+            ),
             [] => format!("tenant `{key}` has no administrator; let an operator appoint one first"),
             [_] => format!(
                 "this would leave tenant `{key}` without an administrator: `{ids}` is the last one; \

@@ -51,7 +51,8 @@ impl Options {
         let request = match message.request_id() {
             "" => None,
             id => {
-                let id = Uuid::try_parse(id).map_err(|_| {
+                // One that nobody has set would make every second change a repetition of the first.
+                let id = Uuid::try_parse(id).ok().filter(|id| !id.is_nil()).ok_or_else(|| {
                     Error::invalid("request_id", "expected a UUID, made anew per change")
                 })?;
                 let body = message.encode_to_vec();

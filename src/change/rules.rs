@@ -5,10 +5,10 @@ use crate::{
     access::Demand,
     decision::{
         Gift, MemberKind, Permission, PermissionSet, Record, Refusal, Resource, Role, Subject,
-        TenantFacts, TenantStatus, scope_text, vouches,
+        TenantFacts, TenantStatus, Time, scope_text, vouches,
     },
     error::{Error, Result},
-    ids::{GroupId, Key, RoleId, SubjectId, TenantId, WorkspaceId},
+    ids::{GroupId, Holder, Key, RoleId, SubjectId, TenantId, WorkspaceId},
     replica::load,
 };
 
@@ -171,26 +171,69 @@ impl Change {
     ///
     /// # Errors
     /// `PERMISSION_DENIED` with the reason `ROLE_NOT_GRANTABLE`.
-    pub fn require_gift(
-        &self,
-        role: RoleId,
-        scope: &Scope,
-        ends: Option<crate::decision::Time>,
-    ) -> Result<()> {
-        let Some(authority) = self.call.authority() else { return Ok(()) };
-        let facts = self.facts()?;
-        let gift = Gift { role, workspace: scope.workspace, path: &scope.path, ends };
-        if authority.may_give(&self.facts, facts, &gift, self.now) {
+    pub fn require_gift(&self, role: RoleId, scope: &Scope, ends: Option<Time>) -> Result<()> {
+        if self.may_give(role, scope, ends, false)? {
             return Ok(());
         }
-        let key = facts.role(role).map_or("", |r| r.key.as_str());
         Err(Error::Denied {
             reason: "ROLE_NOT_GRANTABLE",
             message: format!(
-                "role `{key}` is not yours to give here: you do not hold all that it allows as far \
-                 and as long, and no role of yours lists it; ask an administrator"
+                "role `{}` is not yours to give here: you do not hold all that it allows as far and \
+                 as long, and no role of yours lists it; ask an administrator",
+                self.role_key(role)?
             ),
         })
+    }
+
+    /// Refuses to raise the caller: what a role of theirs lists as to be given is for others.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED` with the reason `ROLE_NOT_GRANTABLE`.
+    pub fn require_no_raise(
+        &self,
+        holder: Holder,
+        role: RoleId,
+        scope: &Scope,
+        ends: Option<Time>,
+    ) -> Result<()> {
+        let Some(authority) = self.call.authority() else { return Ok(()) };
+        let facts = self.facts()?;
+        let is_holder = |caller: SubjectId| match holder {
+            Holder::Subject(subject) => subject == caller,
+            Holder::Group(group) => facts.groups_of(caller).any(|own| own == group),
+        };
+        if !authority.subjects().any(is_holder) || self.may_give(role, scope, ends, true)? {
+            return Ok(());
+        }
+        Err(Error::Denied {
+            reason: "ROLE_NOT_GRANTABLE",
+            message: format!(
+                "role `{}` is not yours to give to yourself: you do not hold all that it allows as \
+                 far and as long; ask an administrator",
+                self.role_key(role)?
+            ),
+        })
+    }
+
+    fn may_give(
+        &self,
+        role: RoleId,
+        scope: &Scope,
+        ends: Option<Time>,
+        to_oneself: bool,
+    ) -> Result<bool> {
+        let Some(authority) = self.call.authority() else { return Ok(true) };
+        let (workspace, path) = (scope.workspace, scope.path.as_str());
+        let gift = Gift { role, workspace, path, ends, to_oneself };
+        Ok(authority.may_give(&self.facts, self.facts()?, &gift, self.now))
+    }
+
+    /// The key of a role of the tenant.
+    ///
+    /// # Errors
+    /// Before the change was authorised.
+    pub fn role_key(&self, role: RoleId) -> Result<String> {
+        Ok(self.facts()?.role(role).map_or_else(String::new, |role| role.key.to_string()))
     }
 
     /// Refuses unless the caller holds all of these patterns on the whole tenant, without an end.
@@ -254,7 +297,7 @@ impl Change {
         &mut self,
         who: SubjectId,
         permission: &'static str,
-        gifts: &[(RoleId, Scope, Option<crate::decision::Time>)],
+        gifts: &[(RoleId, Scope, Option<Time>)],
     ) -> Result<bool> {
         let (tenant, now) = (self.tenant.clone(), self.now);
         let mut facts = self.facts.clone();
@@ -286,6 +329,7 @@ impl Change {
                 workspace: scope.workspace,
                 path: &scope.path,
                 ends: *ends,
+                to_oneself: false,
             })
             .collect();
         let Some(there) = facts.tenant(tenant.id) else {

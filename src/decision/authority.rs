@@ -47,6 +47,8 @@ pub struct Gift<'a> {
     pub workspace: Option<WorkspaceId>,
     pub path: &'a str,
     pub ends: Option<Time>,
+    /// What a role lists as to be given is for others.
+    pub to_oneself: bool,
 }
 
 impl Authority {
@@ -235,6 +237,7 @@ impl Giver<'_> {
             given.permissions.patterns().iter().all(|pattern| set.covers(pattern))
         });
         let listed = unnarrowed
+            && !gift.to_oneself
             && held_there(facts, tenant, subject, &listed, now)
                 .iter()
                 .any(|held| held.may_grant.contains(&gift.role));
@@ -244,7 +247,8 @@ impl Giver<'_> {
         seen.insert(gift.role);
         covers_all(&held, &given.permissions, narrowed)
             && given.may_grant.iter().all(|next| {
-                seen.contains(next) || self.may_give(&Gift { role: *next, ..*gift }, seen)
+                let next = Gift { role: *next, to_oneself: false, ..*gift };
+                seen.contains(&next.role) || self.may_give(&next, seen)
             })
     }
 }

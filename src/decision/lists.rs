@@ -249,7 +249,8 @@ pub fn who_may_give(
     who(facts, there, Permission::ASSIGN, except, limit, |tenant, user| {
         let workspace = resource.workspace.and_then(|key| tenant.workspace(key));
         roles.iter().any(|role| {
-            let gift = Gift { role: *role, workspace, path: resource.path, ends: None };
+            let (path, ends, to_oneself) = (resource.path, None, false);
+            let gift = Gift { role: *role, workspace, path, ends, to_oneself };
             may_give(facts, tenant, Subject::User(user), &gift, now, None)
         })
     })

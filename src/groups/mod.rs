@@ -129,7 +129,7 @@ pub async fn delete(change: &mut Change, key: &str, etag: &str) -> Result<()> {
 /// the group carries a role that is not the caller's to give.
 pub async fn add_members(change: &mut Change, key: &str, users: &[UserId]) -> Result<Described> {
     let mut group = sql::find_in(change, key).await?;
-    assignments::require_gifts(change, group.holder()).await?;
+    assignments::require_gifts_to(change, group.holder(), users).await?;
     let members = sql::members_among(change, users).await?;
     if let Some(stranger) = users.iter().find(|user| !members.contains(user)) {
         return Err(Error::not_found("member", stranger));
@@ -198,7 +198,7 @@ pub struct RolesEdit {
 pub async fn update_roles(change: &mut Change, edit: RolesEdit) -> Result<Described> {
     let mut group = sql::find_in(change, &edit.key).await?;
     check_etag(&edit.etag, group.version)?;
-    let resolved = assignments::resolve_all(change, &edit.add).await?;
+    let resolved = assignments::resolve_for(change, group.holder(), &edit.add).await?;
     let before = assignments::shown_of_group_now(change, group.id).await?;
     assignments::remove(change, group.holder(), &edit.remove).await?;
     for new in &resolved {

@@ -16,7 +16,7 @@ use crate::{
     change::{Change, Scope, Seats},
     decision::{MemberKind, Time},
     error::{Difference, Error, Result},
-    ids::{RoleId, UserId},
+    ids::{Holder, RoleId, SubjectId, UserId},
     invitations,
     memberships::{self, Profile},
     roles,
@@ -267,6 +267,17 @@ impl Judge {
                 Err(flaw) => judged.flaws.push(flaw),
             }
         }
+        let scope = self.scope(change, &line.scope).await?;
+        if let Err(flaw) = &scope {
+            judged.flaws.push(flaw.clone());
+        }
+        if judged.role.is_none() || scope.is_err() || line.email.is_none() {
+            // What cannot be given is not looked at as a whole, but all that is wrong with it is said.
+            let dates = assignments::check_end("until", line.starts, line.ends, change.now());
+            if let Err(error) = dates {
+                judged.flaws.push(Flaw::of(Column::Until, error)?);
+            }
+        }
         let Some(email) = &line.email else { return Ok(judged) };
         let member = self.known.members.get(email.canonical()).copied();
         if member.is_none() && self.known.invited.contains(email.canonical()) {
@@ -283,13 +294,7 @@ impl Judge {
             }
             return Ok(judged);
         };
-        let scope = match self.scope(change, &line.scope).await? {
-            Ok(scope) => scope,
-            Err(flaw) => {
-                judged.flaws.push(flaw);
-                return Ok(judged);
-            }
-        };
+        let Ok(scope) = scope else { return Ok(judged) };
         let held = member.and_then(|user| self.known.held(user, role, &scope, change.now()));
         if let Some((_, ends)) = held
             && line.starts.is_none()
@@ -419,6 +424,8 @@ impl Judge {
     ) -> Result<Vec<NewAssignment>> {
         let mut given: Vec<Resolved> = Vec::new();
         let mut roles = Vec::new();
+        let email = places.first().and_then(|first| lines[*first].email.as_ref());
+        let member = email.and_then(|email| self.known.members.get(email.canonical()));
         for at in places {
             let (line, row) = (&lines[*at], &mut rows[*at]);
             let gives = matches!(row.action, Some(Action::Invite | Action::AddRole));
@@ -429,8 +436,14 @@ impl Judge {
             let wanted = (*role, line.scope.clone(), line.starts, line.ends);
             let Some(Ok(resolved)) = self.resolved.get(&wanted) else { continue };
             roles.push(assignment(line, key));
+            let Resolved { role: found, scope, ends, .. } = resolved;
+            let beside = assignments::check_beside(change, &given, resolved, "role");
+            let raised = member.map_or(Ok(()), |user| {
+                let holder = Holder::Subject(SubjectId::User(*user));
+                change.require_no_raise(holder, found.id, scope, *ends)
+            });
             if row.flaws.is_empty()
-                && let Err(error) = assignments::check_beside(change, &given, resolved, "role")
+                && let Err(error) = beside.and(raised)
             {
                 row.flaws.push(Flaw::of(Column::Role, error)?);
             }

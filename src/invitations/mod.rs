@@ -15,7 +15,7 @@ use sqlx::PgPool;
 
 pub use list::{Filter, ShownInvitation, ShownRole, list, shown_now};
 pub use person::{accept, decline, request};
-pub use promise::{Promise, inviter_vouches, promises};
+pub use promise::{Promise, inviter_vouches, promises, require_any};
 pub use reminder::{remind, remind_now};
 pub use rpc::read_status;
 pub use sql::name_of;
@@ -30,7 +30,7 @@ use crate::{
     decision::{InvitationStatus, InvitedRole, MemberKind, MemberStatus, Record, Time},
     edit::check_etag,
     error::{Error, Result},
-    ids::{InvitationId, TenantId, UserId},
+    ids::{InvitationId, TenantId, UserId, WorkspaceId},
     memberships::{self, Profile},
     text::Email,
 };
@@ -230,6 +230,7 @@ pub async fn resend(change: &mut Change, id: InvitationId, etag: &str) -> Result
         return Err(ended(&before));
     }
     change.require_kept()?;
+    promise::require_any(change, &before).await?;
     promise::require_gifts(change, &before).await?;
     memberships::require_domain(change, before.kind, &before.email)?;
     match before.status {
@@ -263,10 +264,29 @@ pub async fn cancel(change: &mut Change, id: InvitationId, etag: &str) -> Result
     }
     check_etag(etag, before.version)?;
     promise::require_gifts(change, &before).await?;
+    end(change, &before).await
+}
+
+/// Ends the open invitations that promise nothing outside a workspace, which is being deleted; how many
+/// they are.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn cancel_within(change: &mut Change, workspace: WorkspaceId) -> Result<usize> {
+    let ids = sql::pending_within(change, workspace).await?;
+    for id in &ids {
+        if let Some(before) = sql::lock(change, *id).await? {
+            end(change, &before).await?;
+        }
+    }
+    Ok(ids.len())
+}
+
+async fn end(change: &mut Change, before: &Invitation) -> Result<()> {
     let after = before.next(InvitationStatus::Cancelled);
-    sql::update(change, &before, &after).await?;
-    crate::outbox::withdraw(change, id, "the invitation was cancelled").await?;
-    let event = Event::new("invitation.cancelled", id);
+    sql::update(change, before, &after).await?;
+    crate::outbox::withdraw(change, before.id, "the invitation was cancelled").await?;
+    let event = Event::new("invitation.cancelled", before.id);
     change.record(event.before(before.record()).after(after.record()))
 }
 

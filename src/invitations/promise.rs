@@ -8,7 +8,7 @@ use crate::{
     assignments::Resolved,
     change::Change,
     decision::{InvitedRole, Role, TenantStatus, scope_text},
-    error::Result,
+    error::{Error, Result},
     ids::SubjectId,
 };
 
@@ -46,6 +46,22 @@ pub async fn promises(change: &mut Change, invitation: &Invitation) -> Result<Ve
         promises.push(Promise::Kept(Box::new(kept)));
     }
     Ok(promises)
+}
+
+/// Refuses an invitation of which no role can be given any more: nobody chose what it would come to.
+///
+/// # Errors
+/// `FAILED_PRECONDITION` with the reason `INVITATION_VOID`.
+pub async fn require_any(change: &mut Change, invitation: &Invitation) -> Result<()> {
+    let promises = promises(change, invitation).await?;
+    // Without a default role there may have been none from the start; else one was deleted since.
+    let never_any = promises.is_empty() && change.tenant().default_role.is_none();
+    if never_any || promises.iter().any(|promise| matches!(promise, Promise::Kept(_))) {
+        return Ok(());
+    }
+    let message = "no role that it promised can be given any more: the workspace or the time is gone; \
+                   cancel it and invite anew";
+    Err(Error::precondition("INVITATION_VOID", invitation.id, message))
 }
 
 /// Refuses unless the caller may invite people of this kind wherever the invitation's roles lie.

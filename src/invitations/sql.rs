@@ -10,7 +10,7 @@ use crate::{
     change::Change,
     decision::{InvitationStatus, InvitedRole, MemberKind, Time, scope_text},
     error::{Error, OnConstraint, Result},
-    ids::{InvitationId, RoleId, TenantId, UserId},
+    ids::{InvitationId, RoleId, TenantId, UserId, WorkspaceId},
     memberships::Profile,
     text::Email,
 };
@@ -174,6 +174,32 @@ pub async fn lock_pending(change: &mut Change, email: &Email) -> Result<Option<I
         Some(id) => lock(change, id).await,
         None => Ok(None),
     }
+}
+
+/// The open invitations that promise something in a workspace, and nothing outside it that can still be
+/// given.
+pub async fn pending_within(
+    change: &mut Change,
+    workspace: WorkspaceId,
+) -> Result<Vec<InvitationId>> {
+    let (tenant, now) = (change.tenant().id, change.now());
+    let ids = sqlx::query_scalar!(
+        r#"select i.id "id: InvitationId" from invitations i
+           where i.tenant_id = $1 and i.status = 'pending'
+             and exists (select from invitation_roles r
+                         where r.tenant_id = $1 and r.invitation_id = i.id and r.workspace_id = $2)
+             and not exists (
+               select from invitation_roles r
+               left join workspaces w on w.tenant_id = $1 and w.id = r.workspace_id
+               where r.tenant_id = $1 and r.invitation_id = i.id
+                 and r.workspace_id is distinct from $2 and w.deleted_at is null
+                 and (r.ends_at is null or r.ends_at > $3))
+           order by i.id"#,
+        tenant as TenantId,
+        workspace as WorkspaceId,
+        now
+    );
+    Ok(ids.fetch_all(change.conn()).await?)
 }
 
 async fn roles(

@@ -76,7 +76,8 @@ pub async fn look(app: &App, link: &Link) -> Result<Look> {
         Err(_) => String::new(),
     };
     let account = super::find_account(&app.pool, &invitation).await?;
-    let state = match state(&invitation, link.generation, app.clock.now()) {
+    let now = app.clock.now();
+    let state = match state(&invitation, link.generation, now) {
         LinkState::Open if place.status.is_closed() => LinkState::TenantSuspended,
         state => state,
     };
@@ -88,7 +89,7 @@ pub async fn look(app: &App, link: &Link) -> Result<Look> {
         email: invitation.email.as_str().to_owned(),
         has_account: account.is_some(),
         inviter_name,
-        offers: sql::offers(&app.pool, link.tenant, link.invitation, &language).await?,
+        offers: sql::offers(&app.pool, link.tenant, link.invitation, &language, now).await?,
         message: invitation.message,
         language,
         expires_at: invitation.expires_at,

@@ -18,7 +18,7 @@ use crate::{
     attempts::{self, Limit},
     caller::Call,
     change::Change,
-    decision::{Credential, InvitationStatus, MemberKind, MemberStatus, Time},
+    decision::{Credential, InvitationStatus, MemberKind, MemberStatus, TenantStatus, Time},
     error::{Error, Result},
     ids::{Holder, InvitationId, Key, SubjectId, TenantId, UserId},
     invitations::{self, Invitation, Promise},
@@ -102,7 +102,7 @@ pub async fn prove(app: &App, call: &Call, link: &Link, means: Means) -> Result<
         // Nobody has the invited account yet, so the session is somebody else's.
         (Means::New { .. }, None) if signed_in(call).is_some() => Err(signed_in_as_another()),
         (Means::New { password, first_name, last_name }, None) => {
-            Passwords::check("new_account.password", &password)?;
+            Passwords::check("new_account.password", &password, invitation.email.as_str())?;
             let password_hash = app.passwords.hash(password).await?.into();
             Ok(Proof::New { password_hash, first_name, last_name })
         }
@@ -180,6 +180,11 @@ pub async fn accept(change: &mut Change, link: &Link, proof: Proof) -> Result<Us
         let message = "whoever invited you may not give these roles any more; ask for a new link, \
                        which an administrator can send";
         return Err(Error::precondition("INVITER_LOST_RIGHT", invitation.id, message));
+    }
+    invitations::require_any(change, &invitation).await?;
+    // Whoever made the tenant has chosen its first administrator.
+    if change.tenant().status != TenantStatus::Pending {
+        memberships::require_domain(change, invitation.kind, &invitation.email)?;
     }
     let profile = profile(&invitation.profile, &proof, account.as_ref());
     let user = match (account, proof) {
@@ -271,7 +276,6 @@ async fn enrol(
     let holder = Holder::Subject(SubjectId::User(user));
     let mut skipped = Vec::new();
     let mut administers = false;
-    let mut given = 0;
     for promise in invitations::promises(change, invitation).await? {
         match promise {
             Promise::Kept(role) => {
@@ -279,15 +283,9 @@ async fn enrol(
                     && role.ends.is_none()
                     && change.facts()?.administering().any(|id| id == role.role.id);
                 assignments::give(change, holder, &role).await?;
-                given += 1;
             }
             Promise::Void(what) => skipped.push(what),
         }
-    }
-    if let (0, Some(default)) = (given, change.tenant().default_role) {
-        // Nothing that was chosen can be given any more.
-        let role = assignments::unchosen(change, default)?;
-        assignments::give(change, holder, &role).await?;
     }
     invitations::accept(change, invitation, user, &skipped).await?;
     if administers && invitation.kind == MemberKind::Internal {

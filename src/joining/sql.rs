@@ -4,7 +4,7 @@ use sqlx::PgPool;
 
 use super::Offer;
 use crate::{
-    decision::TenantStatus,
+    decision::{TenantStatus, Time},
     error::Result,
     ids::{InvitationId, TenantId},
 };
@@ -34,6 +34,7 @@ pub async fn offers(
     tenant: TenantId,
     invitation: InvitationId,
     language: &str,
+    now: Time,
 ) -> Result<Vec<Offer>> {
     let offers = sqlx::query_as!(
         Offer,
@@ -43,10 +44,12 @@ pub async fn offers(
            join roles r on r.tenant_id = i.tenant_id and r.id = i.role_id
            left join workspaces w on w.tenant_id = i.tenant_id and w.id = i.workspace_id
            where i.tenant_id = $1 and i.invitation_id = $2 and w.deleted_at is null
+             and (i.ends_at is null or i.ends_at > $4)
            order by w.key nulls first, i.path, r.key"#,
         tenant as TenantId,
         invitation as InvitationId,
-        language
+        language,
+        now
     );
     Ok(offers.fetch_all(pool).await?)
 }

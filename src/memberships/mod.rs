@@ -244,7 +244,7 @@ pub async fn update_roles(change: &mut Change, edit: RolesEdit) -> Result<(Vec<S
     check_etag(&edit.etag, version)?;
     let before = assignments::shown_now(change, edit.subject).await?;
     // By what the caller may do at the start: whoever hands over may give up what they give by.
-    let resolved = assignments::resolve_all(change, &edit.add).await?;
+    let resolved = assignments::resolve_for(change, holder, &edit.add).await?;
     assignments::remove(change, holder, &edit.remove).await?;
     for new in &resolved {
         assignments::give(change, holder, new).await?;

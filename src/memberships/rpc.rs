@@ -225,14 +225,15 @@ impl MembershipService for Rpc {
 }
 
 /// What a request to suspend says about the data.
-fn retention(request: &pb::SuspendMembershipRequest) -> Result<Retention> {
+fn retention(request: &pb::SuspendMembershipRequest) -> Result<Option<Retention>> {
     let from = pb::time("purge_time", request.purge_time)?;
     match (pb::Retention::try_from(request.retention), from) {
-        (Ok(pb::Retention::Unspecified | pb::Retention::Keep), None) => Ok(Retention::Keep),
+        (Ok(pb::Retention::Unspecified), None) => Ok(None),
+        (Ok(pb::Retention::Keep), None) => Ok(Some(Retention::Keep)),
         (Ok(pb::Retention::Unspecified | pb::Retention::Keep), Some(_)) => {
             Err(Error::invalid("purge_time", "it goes with the retention PURGEABLE only"))
         }
-        (Ok(pb::Retention::Purgeable), from) => Ok(Retention::PurgeableFrom(from)),
+        (Ok(pb::Retention::Purgeable), from) => Ok(Some(Retention::PurgeableFrom(from))),
         (Err(_), _) => Err(Error::invalid("retention", "expected KEEP or PURGEABLE")),
     }
 }

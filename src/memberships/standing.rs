@@ -24,33 +24,37 @@ pub enum Retention {
 }
 
 /// Takes the access away and ends the sessions; profile and roles stay. Who is suspended already only
-/// gets the other retention.
+/// gets the other retention. None given is to keep the data, or what it was.
 ///
 /// # Errors
-/// `NOT_FOUND`; `ABORTED` for a stale etag; `PERMISSION_DENIED` `MEMBER_OUTRANKS_CALLER`;
-/// `INVALID_ARGUMENT` for a time that is past.
+/// `NOT_FOUND`; `ABORTED` for a stale etag; `PERMISSION_DENIED` `MEMBER_OUTRANKS_CALLER`, and for a time
+/// before the tenant's retention is over by who may not purge; `INVALID_ARGUMENT` for a time that is
+/// past.
 pub async fn suspend(
     change: &mut Change,
     user: UserId,
-    retention: Retention,
+    retention: Option<Retention>,
     etag: &str,
 ) -> Result<Membership> {
     let before = lock(change, user).await?;
     check_etag(etag, before.version)?;
     require_outranked(change, user).await?;
+    let status = MemberStatus::Suspended;
+    let suspended = before.status == status;
     let purge_at = match retention {
-        Retention::Keep => None,
-        Retention::PurgeableFrom(None) => Some(end_of_retention(change)),
-        Retention::PurgeableFrom(Some(from)) if from > change.now() => Some(from),
-        Retention::PurgeableFrom(Some(_)) => {
-            let wanted = "it is past; leave it out for the tenant's retention";
-            return Err(Error::invalid("purge_time", wanted));
+        None if suspended => before.purge_at,
+        None | Some(Retention::Keep) => None,
+        Some(Retention::PurgeableFrom(None)) if suspended && before.purge_at.is_some() => {
+            before.purge_at
+        }
+        Some(Retention::PurgeableFrom(None)) => Some(end_of_retention(change)),
+        Some(Retention::PurgeableFrom(Some(from))) => {
+            check_purge_time(change, from)?;
+            Some(from)
         }
     };
-    let status = MemberStatus::Suspended;
-    if before.status == status {
-        let same = before.purge_at == purge_at || retention == Retention::PurgeableFrom(None);
-        if same && before.purge_at.is_some() == purge_at.is_some() {
+    if suspended {
+        if before.purge_at == purge_at {
             return Ok(before);
         }
         let after = Membership { purge_at, ..before.clone() };
@@ -58,6 +62,18 @@ pub async fn suspend(
     }
     let after = Membership { status, purge_at, epoch: before.epoch + 1, ..before.clone() };
     replace(change, "member.suspended", &before, after).await
+}
+
+/// Who erases before the tenant's retention is over could purge.
+fn check_purge_time(change: &Change, from: Time) -> Result<()> {
+    if from <= change.now() {
+        let wanted = "it is past; leave it out for the tenant's retention";
+        return Err(Error::invalid("purge_time", wanted));
+    }
+    if from < end_of_retention(change) {
+        change.require("iam.members.purge", "")?;
+    }
+    Ok(())
 }
 
 fn end_of_retention(change: &Change) -> Time {

@@ -1,10 +1,14 @@
 //! What would turn a denial round, and who may do it.
 
+use smol_str::SmolStr;
+
 use super::{Asked, Ids, Named, role_key};
 use crate::{
+    change::nearest,
     decision::{
         Explanation, Facts, Flaw, MemberStatus, Permission, Question, Reason, Resource,
-        TenantEntry, TenantNotLoaded, There, Time, Who, scope_text, who_may, who_may_give,
+        TenantEntry, TenantNotLoaded, There, Time, Who, pattern_matches, scope_text, who_may,
+        who_may_give,
     },
     ids::{AssignmentId, RoleId, SubjectId},
 };
@@ -118,7 +122,11 @@ pub fn remedies(
         }
         Reason::TenantSuspended => {
             let message = "an operator reactivates the tenant";
-            return Ok(vec![Remedy::new(RemedyKind::ReactivateTenant, message)]);
+            let remedy = Remedy::new(RemedyKind::ReactivateTenant, message);
+            if !belongs(facts, asked.tenant, subject) {
+                return Ok([vec![remedy], strangers(asked, invited, may)?].concat());
+            }
+            Some(remedy)
         }
         Reason::TenantDeleted => {
             let message = "an operator restores the tenant, unless it was purged";
@@ -152,6 +160,7 @@ pub fn remedies(
     }
     // Reactivating alone does not help whom no assignment would then give it.
     if !explanation.considered.iter().any(|considered| considered.flaw.is_none()) {
+        remedies.extend(misspelt(facts, asked));
         remedies.extend(dated(facts, explanation, ids, givers)?);
         remedies.push(assign(facts, asked, explanation, givers)?);
     }
@@ -163,6 +172,23 @@ fn lies_nowhere(facts: &Facts, asked: &Asked<'_>) -> bool {
     let tenant = facts.directory.tenants.get(asked.tenant).and_then(TenantEntry::facts);
     let missing = |key| tenant.is_some_and(|tenant| tenant.workspace(key).is_none());
     asked.what.resource.workspace.is_some_and(missing)
+}
+
+/// What to do about a permission that no role of the tenant has but by having everything.
+fn misspelt(facts: &Facts, asked: &Asked<'_>) -> Option<Remedy> {
+    let tenant = facts.directory.tenants.get(asked.tenant).and_then(TenantEntry::facts)?;
+    let permission = asked.what.permission;
+    let names = |pattern: &SmolStr| pattern != "*" && pattern_matches(pattern, permission);
+    if tenant.roles().any(|role| role.permissions.iter().any(names)) {
+        return None;
+    }
+    let word = permission.as_str();
+    let mut message = format!("no role of the tenant names `{word}`; correct it, if it is wrong");
+    let likely = nearest(word, tenant.words());
+    if !likely.is_empty() {
+        message += &format!(": did you mean `{}`?", likely.join("`, `"));
+    }
+    Some(Remedy::new(RemedyKind::CorrectName, message))
 }
 
 /// Whether the subject has a membership in the tenant that has not ended.

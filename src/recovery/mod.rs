@@ -26,6 +26,7 @@ use crate::{
     passwords::Passwords,
     random,
     secret::Proof,
+    sessions,
     text::Email,
 };
 
@@ -137,14 +138,23 @@ pub fn open(app: &App, proof: Proof, token: &str) -> Result<Link> {
     Ok(Link { user, generation })
 }
 
-/// Hashes a new password, if the link is still good.
+/// Hashes a new password, if the link is still good. Whoever has a good one is not held up any more by
+/// what others guessed.
 ///
 /// # Errors
 /// `NOT_FOUND` for a dead link; `INVALID_ARGUMENT` naming `new_password`.
-pub async fn prepare(app: &App, link: &Link, password: SecretString) -> Result<SecretString> {
+pub async fn prepare(
+    app: &App,
+    call: &Call,
+    link: &Link,
+    password: SecretString,
+) -> Result<SecretString> {
     let account = accounts::find(&app.pool, link.user).await?.ok_or_else(dead)?;
     check(&account, account.reset_generation, link)?;
-    Passwords::check("new_password", &password)?;
+    let email = &account.user.email;
+    Passwords::check("new_password", &password, email)?;
+    let email = Email::parse("email", email).map_err(Error::internal)?;
+    sessions::forget_failures(app, &email, &call.source).await?;
     Ok(app.passwords.hash(password).await?.into())
 }
 

@@ -43,7 +43,7 @@ pub async fn set_password(
     link: Link,
     password: SecretString,
 ) -> Result<()> {
-    let hash = super::prepare(app, &link, password).await?;
+    let hash = super::prepare(app, call, &link, password).await?;
     let claim = call.claim_link(Key::SYSTEM)?;
     change::run(app, call, claim, Options::default(), (link, hash), |change, (link, hash)| {
         Box::pin(async move { super::reset(change, &link, &hash).await })

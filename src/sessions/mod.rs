@@ -22,6 +22,7 @@ use crate::{
 };
 
 pub use open::{Choice, Opened, SignIn, SignedIn, prove, sign_in, switch};
+pub use throttle::forget_failures;
 
 #[derive(Debug, Clone)]
 pub struct Session {

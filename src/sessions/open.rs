@@ -12,7 +12,7 @@ use crate::{
     app::App,
     caller::Call,
     change::{self, Options},
-    decision::{Credential, MemberStatus, SessionClaims, Time},
+    decision::{Credential, MemberStatus, SessionClaims, TenantStatus, Time},
     error::{Error, Result},
     ids::{Key, SessionId, TenantId, UserId},
     random,
@@ -214,13 +214,21 @@ pub async fn switch(app: &App, call: &Call, tenant: &str) -> Result<Opened> {
     let entry = sql::entry(&mut tx, tenant.as_str(), claims.user).await?;
     let live = sql::is_live(&mut tx, claims).await?;
     let entry = entry
-        .filter(|entry| live && entry.is_open() && entry.account_epoch == claims.account_epoch);
-    let entry = entry.ok_or_else(|| Error::Denied {
-        reason: "PERMISSION_MISSING",
-        message: format!(
-            "you are not an active member of tenant `{tenant}`; ask for an invitation"
+        .filter(|entry| live && !entry.disabled && entry.account_epoch == claims.account_epoch)
+        .filter(|entry| entry.member_status == MemberStatus::Active);
+    let (reason, message) = match entry.as_ref().map(|entry| entry.tenant_status) {
+        Some(TenantStatus::Active) => ("", String::new()),
+        // To its people it is no secret.
+        Some(TenantStatus::Suspended) => {
+            ("TENANT_SUSPENDED", format!("tenant `{tenant}` is closed for now; ask an operator"))
+        }
+        _ => (
+            "PERMISSION_MISSING",
+            format!("you are not an active member of tenant `{tenant}`; ask for an invitation"),
         ),
-    })?;
+    };
+    let open = entry.filter(|_| reason.is_empty());
+    let entry = open.ok_or(Error::Denied { reason, message })?;
     let new = NewSession {
         user: claims.user,
         source: call.source.clone(),

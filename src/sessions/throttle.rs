@@ -66,6 +66,16 @@ pub async fn count(
     Ok(attempt)
 }
 
+/// Forgets what was counted against an address, also from this source.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn forget_failures(app: &App, email: &Email, source: &str) -> Result<()> {
+    let address = email.canonical();
+    attempts::forget(app, ADDRESS, address).await?;
+    attempts::forget(app, PAIR, &format!("{address} {source}")).await
+}
+
 impl Attempt {
     /// Takes back what [`count`] counted.
     pub async fn forgive(&self, app: &App) -> Result<()> {

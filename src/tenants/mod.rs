@@ -175,7 +175,8 @@ pub async fn repair(change: &mut Change, user: UserId) -> Result<Tenant> {
     }
     change.require_kept()?;
     if change.tenant().status == TenantStatus::Pending {
-        let message = "the tenant waits for its first administrator; resend that invitation";
+        let message = "the tenant waits for its first administrator; resend that invitation, or \
+                       invite another administrator";
         return refuse("TENANT_NOT_ACTIVE", message);
     }
     if !change.administrators(id, 1).await?.is_empty() {

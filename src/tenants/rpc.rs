@@ -458,15 +458,21 @@ fn email_domains(listed: Vec<String>) -> Result<Vec<String>> {
     Ok(domains)
 }
 
+impl From<TenantStatus> for pb::TenantStatus {
+    fn from(status: TenantStatus) -> Self {
+        match status {
+            TenantStatus::Pending => Self::Pending,
+            TenantStatus::Active => Self::Active,
+            TenantStatus::Suspended => Self::Suspended,
+            TenantStatus::Deleted => Self::Deleted,
+            TenantStatus::Purged => Self::Purged,
+        }
+    }
+}
+
 impl From<Tenant> for pb::Tenant {
     fn from(tenant: Tenant) -> Self {
-        let status = match tenant.status {
-            TenantStatus::Pending => pb::TenantStatus::Pending,
-            TenantStatus::Active => pb::TenantStatus::Active,
-            TenantStatus::Suspended => pb::TenantStatus::Suspended,
-            TenantStatus::Deleted => pb::TenantStatus::Deleted,
-            TenantStatus::Purged => pb::TenantStatus::Purged,
-        };
+        let status = pb::TenantStatus::from(tenant.status);
         let words = match tenant.permission_words {
             Words::Checked => pb::PermissionWords::Checked,
             Words::Strict => pb::PermissionWords::Strict,

@@ -10,7 +10,7 @@ use crate::{
     accounts::{self, User},
     assignments::Shown,
     change::{Change, Event},
-    decision::{MemberKind, MemberStatus},
+    decision::{MemberKind, MemberStatus, TenantStatus},
     edit::check_etag,
     error::{Error, Result},
     ids::{Key, SessionId, TenantId, UserId},
@@ -130,4 +130,5 @@ pub struct MyTenant {
     pub kind: MemberKind,
     pub status: MemberStatus,
     pub roles: Vec<Shown>,
+    pub tenant_status: TenantStatus,
 }

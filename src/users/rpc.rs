@@ -96,9 +96,12 @@ impl UserService for Rpc {
         let (user, claim) = own_account(&call, &request.user_id)?;
         let keep = session(&call)?;
         let new = SecretString::from(request.new_password);
-        Passwords::check("new_password", &new)?;
+        Passwords::check_length("new_password", &new)?;
         // Before the first look at the password: whose session has ended learns nothing about it.
         permit(&self.0, &call, &claim).await?;
+        if let Some(account) = accounts::find(&self.0.pool, user).await? {
+            Passwords::check("new_password", &new, &account.user.email)?;
+        }
         let proved = prove(&self.0, &call, user, request.current_password.into()).await?;
         let hash = self.0.passwords.hash(new).await?.into();
         let new = NewPassword { user, proved, hash, keep };
@@ -188,7 +191,7 @@ impl UserService for Rpc {
     ) -> Result<Response<pb::ResetPasswordResponse>, Status> {
         let (call, request) = Call::split(request)?;
         let link = recovery::open(&self.0, Proof::PASSWORD_RESET, &request.token)?;
-        let hash = recovery::prepare(&self.0, &link, request.new_password.into()).await?;
+        let hash = recovery::prepare(&self.0, &call, &link, request.new_password.into()).await?;
         let claim = call.claim_link(Key::SYSTEM)?;
         let options = Options::default();
         let input = (link, hash);
@@ -376,6 +379,7 @@ impl From<MyTenant> for pb::MyTenant {
             status: pb::MembershipStatus::from(tenant.status).into(),
             kind: pb::MemberKind::from(tenant.kind).into(),
             roles: tenant.roles.into_iter().map(Into::into).collect(),
+            tenant_status: pb::TenantStatus::from(tenant.tenant_status).into(),
         }
     }
 }

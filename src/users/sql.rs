@@ -7,7 +7,7 @@ use super::MyTenant;
 use crate::{
     assignments,
     change::Change,
-    decision::{MemberKind, MemberStatus},
+    decision::{MemberKind, MemberStatus, TenantStatus},
     error::{Error, Result},
     ids::{Key, SubjectId, TenantId, UserId},
 };
@@ -35,6 +35,7 @@ struct Row {
     display_name: String,
     kind: MemberKind,
     status: MemberStatus,
+    tenant_status: TenantStatus,
 }
 
 /// The tenants of the subject itself, by key, with what it has there.
@@ -47,7 +48,8 @@ pub async fn my_tenants(
     let rows = sqlx::query_as!(
         Row,
         r#"select t.id "id!: TenantId", t.key "key!", t.display_name "display_name!",
-                  b.kind "kind!: MemberKind", b.status "status!: MemberStatus"
+                  b.kind "kind!: MemberKind", b.status "status!: MemberStatus",
+                  t.status "tenant_status!: TenantStatus"
            from (select tenant_id, kind, status from memberships where user_id = $1
                  union all
                  select tenant_id, 'service', status from service_accounts where id = $2) b
@@ -71,6 +73,7 @@ pub async fn my_tenants(
             kind: row.kind,
             status: row.status,
             roles: roles.remove(&row.id.uuid()).unwrap_or_default(),
+            tenant_status: row.tenant_status,
         })
     });
     tenants.collect()

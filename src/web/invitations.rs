@@ -92,6 +92,8 @@ async fn refused(mut visit: Visit, typed: &Accept, error: Error) -> Response {
         ("UNAVAILABLE" | "DEADLINE_EXCEEDED" | "CONFLICT", _) => "busy",
         _ if visit.look.state != LinkState::Open => return visit.see(""),
         ("INVITER_LOST_RIGHT", _) => return visit.notice(StatusCode::CONFLICT, "inviter"),
+        ("INVITATION_VOID", _) => return visit.notice(StatusCode::CONFLICT, "void"),
+        ("EMAIL_DOMAIN_NOT_ALLOWED", _) => return visit.notice(StatusCode::CONFLICT, "domain"),
         ("ALREADY_EXISTS", _) => return visit.notice(StatusCode::CONFLICT, "member"),
         ("ACCOUNT_DISABLED", _) => return visit.notice(StatusCode::FORBIDDEN, "disabled"),
         _ => return failed(&visit.web.pages, &visit.look.language, &error),
@@ -238,7 +240,8 @@ impl Visit {
 
     /// A page that says how things stand, with the way on where there is one.
     fn notice(&self, status: StatusCode, state: &str) -> Response {
-        let may_ask = ["expired", "replaced", "cancelled", "declined", "disabled", "inviter"];
+        let may_ask =
+            ["expired", "replaced", "cancelled", "declined", "disabled", "inviter", "void"];
         let values = context! {
             state,
             ask => may_ask.contains(&state),

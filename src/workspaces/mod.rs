@@ -12,6 +12,7 @@ use crate::{
     edit::check_etag,
     error::{Error, Result},
     ids::{Holder, Key, WorkspaceId},
+    invitations,
 };
 
 #[derive(Debug, Clone)]
@@ -109,24 +110,34 @@ pub struct Loss {
     pub ends: Option<Time>,
 }
 
-/// Deletes a workspace for good, with every assignment on it and below it; returns who loses what.
+/// What a deletion takes along.
+#[derive(Debug, Clone)]
+pub struct Deleted {
+    pub losses: Vec<Loss>,
+    pub cancelled_invitations: usize,
+}
+
+/// Deletes a workspace for good, with every assignment on it and below it and what invites to nothing
+/// else.
 ///
 /// # Errors
 /// `NOT_FOUND`; `ABORTED` for a stale etag.
-pub async fn delete(change: &mut Change, key: &str, etag: &str) -> Result<Vec<Loss>> {
+pub async fn delete(change: &mut Change, key: &str, etag: &str) -> Result<Deleted> {
     let workspace = sql::lock(change, key).await?;
     check_etag(etag, workspace.version)?;
+    let cancelled_invitations = invitations::cancel_within(change, workspace.id).await?;
     let ended = assignments::remove_workspace(change, workspace.id).await?;
     sql::delete(change, workspace.id).await?;
     change.record(Event::new("workspace.deleted", &workspace.key).before(workspace.record()))?;
-    let facts = change.facts()?;
-    let lost = ended.into_iter().map(|assignment| Loss {
+    let (facts, now) = (change.facts()?, change.now());
+    let live = ended.into_iter().filter(|held| held.ends.is_none_or(|ends| ends > now));
+    let losses = live.map(|assignment| Loss {
         holder: assignment.holder,
         role: facts.role(assignment.role).map_or_else(String::new, |role| role.key.to_string()),
         scope: scope_text(Some(key), &assignment.path),
         ends: assignment.ends,
     });
-    Ok(lost.collect())
+    Ok(Deleted { losses: losses.collect(), cancelled_invitations })
 }
 
 fn unknown(key: &str) -> Error {

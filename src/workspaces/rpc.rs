@@ -2,7 +2,7 @@
 
 use tonic::{Request, Response, Status};
 
-use super::{Loss, NewWorkspace, Workspace, WorkspaceEdit, sql};
+use super::{Deleted, Loss, NewWorkspace, Workspace, WorkspaceEdit, sql};
 use crate::{
     access::permit,
     app::Rpc,
@@ -101,11 +101,13 @@ impl WorkspaceService for Rpc {
         let claim = call.claim_each(&request.tenant, "iam.workspaces.delete", [scope])?;
         let answer = change::run(&self.0, &call, claim, options, request, |change, request| {
             Box::pin(async move {
-                let lost = super::delete(change, &request.workspace, &request.etag).await?;
-                let count = i32::try_from(lost.len()).map_err(Error::internal)?;
+                let deleted = super::delete(change, &request.workspace, &request.etag).await?;
+                let Deleted { losses, cancelled_invitations } = deleted;
+                let count = |count: usize| i32::try_from(count).map_err(Error::internal);
                 Ok(pb::DeleteWorkspaceResponse {
-                    ended_assignment_count: count,
-                    losses: lost.into_iter().take(MAX_LOSSES).map(Into::into).collect(),
+                    ended_assignment_count: count(losses.len())?,
+                    losses: losses.into_iter().take(MAX_LOSSES).map(Into::into).collect(),
+                    cancelled_invitation_count: count(cancelled_invitations)?,
                     ..Default::default()
                 })
             })

@@ -137,8 +137,67 @@ async fn no_chain_of_roles_that_give_roles_leads_to_more() {
         let refused = assign(&api, &robot, &[wanted]).await.unwrap_err();
         assert_eq!(reason(&refused), "ROLE_NOT_GRANTABLE", "{wanted}");
     }
+    let other = account(&admin, "other", &[]).await;
     assign(&admin, &robot, &["first"]).await.unwrap();
-    assign(&api, &robot, &["second"]).await.unwrap();
+    assign(&api, &other, &["second"]).await.unwrap();
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_role_lists_as_to_be_given_is_for_others() {
+    let mut world = World::start().await;
+    let (admin, _) = world.tenant("acme").await;
+    install(&admin).await;
+    role(&admin, "crew", &["iam.groups.update"], &[]).await;
+    let roles = [("hr_manager", ""), ("crew", "")];
+    let hana = world.member(&admin, "acme", "hana@acme.example", &roles).await;
+    let bob = world.member(&admin, "acme", "bob@acme.example", &[]).await;
+    let by_hana = world.sign_in("acme", "hana@acme.example").await;
+    for (key, role) in [("staff", "employee"), ("hers", "")] {
+        let create = pb::CreateGroupRequest {
+            tenant: "acme".into(),
+            key: key.into(),
+            display_name: key.into(),
+            ..Default::default()
+        };
+        admin.groups().create_group(create).await.unwrap();
+        let update = pb::UpdateGroupRolesRequest {
+            tenant: "acme".into(),
+            group: key.into(),
+            add: (!role.is_empty()).then(|| role_on(role, "")).into_iter().collect(),
+            ..Default::default()
+        };
+        admin.groups().update_group_roles(update).await.unwrap();
+    }
+    let join = |group: &str, users: &[&String]| pb::AddGroupMembersRequest {
+        tenant: "acme".into(),
+        group: group.into(),
+        user_ids: users.iter().map(ToString::to_string).collect(),
+        ..Default::default()
+    };
+    admin.groups().add_group_members(join("hers", &[&hana])).await.unwrap();
+    let own = pb::UpdateGroupRolesRequest {
+        tenant: "acme".into(),
+        group: "hers".into(),
+        add: vec![role_on("employee", "")],
+        ..Default::default()
+    };
+
+    let herself = assign(&by_hana, &hana, &["employee"]).await.unwrap_err();
+    let joined = by_hana.groups().add_group_members(join("staff", &[&bob, &hana])).await;
+    let raised = by_hana.groups().update_group_roles(own).await;
+    for refused in [herself, joined.unwrap_err(), raised.unwrap_err()] {
+        assert_eq!(reason(&refused), "ROLE_NOT_GRANTABLE");
+        assert!(refused.message().contains("to yourself"), "{refused}");
+    }
+    let file = "email,role\nhana@acme.example,employee\nbob@acme.example,employee\n";
+    let shown = crate::imports::preview(&by_hana, "acme", file.as_bytes()).await.unwrap();
+    assert_eq!(shown.rows.iter().map(|row| row.errors.len()).collect::<Vec<_>>(), [1, 0]);
+    assign(&by_hana, &bob, &["employee"]).await.unwrap();
+    by_hana.groups().add_group_members(join("staff", &[&bob])).await.unwrap();
+    // Whoever holds all of it raises nobody.
+    assign(&admin, &hana, &["employee"]).await.unwrap();
+    assign(&by_hana, &hana, &["employee"]).await.unwrap();
     world.stop().await;
 }
 

@@ -138,8 +138,23 @@ async fn each_denial_says_what_would_help() {
     assert_eq!(kinds(&no), [RemedyKind::ReactivateMembership], "the role is there");
     assert_eq!(no.remedies[0].user_ids, [user.as_str()]);
     assert!(no.considered.iter().any(|c| c.why_not() == WhyNot::NoAccess), "{no:?}");
-    let no = explain(&admin, &pat, "files.write", "").await;
-    assert_eq!(kinds(&no), [RemedyKind::ReactivateMembership, RemedyKind::AssignRole]);
+    // A word that no role names may be wrong; everything still is the role of an administrator.
+    let no = explain(&admin, &pat, "files.raed", "").await;
+    let three = |first| [first, RemedyKind::CorrectName, RemedyKind::AssignRole];
+    assert_eq!(kinds(&no), three(RemedyKind::ReactivateMembership));
+    assert!(no.remedies[1].message.contains("did you mean `files.read`"), "{no:?}");
+    let closed = pb::SuspendTenantRequest { tenant: "acme".into(), ..Default::default() };
+    world.operator.tenants().suspend_tenant(closed).await.unwrap();
+    let no = explain(&world.operator, &pat, "files.raed", "").await;
+    assert_eq!(kinds(&no), three(RemedyKind::ReactivateTenant), "the one alone would not help");
+    let no = explain(&world.operator, &pat, "files.read", "").await;
+    assert_eq!(kinds(&no), [RemedyKind::ReactivateTenant]);
+    let no =
+        explain(&world.operator, "usr_00000000000000000000000000000001", "files.read", "").await;
+    let stranger = [RemedyKind::ReactivateTenant, RemedyKind::Invite, RemedyKind::CorrectName];
+    assert_eq!(kinds(&no), stranger);
+    let opened = pb::ReactivateTenantRequest { tenant: "acme".into(), ..Default::default() };
+    world.operator.tenants().reactivate_tenant(opened).await.unwrap();
     let no = explain(&admin, &pat, "files.read", "workspaces/nowhere").await;
     assert_eq!(kinds(&no), [RemedyKind::ReactivateMembership, RemedyKind::CorrectName]);
     let back = pb::ReactivateMembershipRequest {

@@ -198,6 +198,7 @@ Eva,eva@a.example,visitor,,,2030-01-01
 Fay,ANA@A.example,employee,,,
 Fay,ana@a.example,employee,,,
 Gil,gil@a.example,employee,,paris,2030-01-01
+Hal,hal@@a.example,wizard,12,rome,2020-01-01
 ";
     let shown = preview(&admin, "acme", file.as_bytes()).await.unwrap();
     let expected = [
@@ -208,6 +209,7 @@ Gil,gil@a.example,employee,,paris,2030-01-01
         (6, vec!["until"]),
         (7, vec!["first_name"]),
         (8, vec!["first_name", "email"]),
+        (10, vec!["phone", "email", "role", "workspace", "until"]),
     ];
     assert_eq!(errors(&shown), BTreeMap::from(expected));
     assert_eq!(shown.rows[0].errors[0].suggestions, ["employee"]);
@@ -216,7 +218,7 @@ Gil,gil@a.example,employee,,paris,2030-01-01
     let import = shown.import.unwrap();
     assert_eq!(import.status(), pb::ImportStatus::Faulty);
     let totals = import.totals.unwrap();
-    assert_eq!((totals.rows_with_errors, totals.people), (7, 6));
+    assert_eq!((totals.rows_with_errors, totals.people), (8, 7));
     assert_eq!((totals.invited, totals.changed, totals.unchanged), (1, 0, 0));
     assert_eq!(shown.seats_needed, 1);
     let refused = commit(&admin, &import.id).await.unwrap_err();

@@ -99,6 +99,10 @@ async fn what_is_kept_cannot_be_purged_and_what_is_purgeable_not_before_its_time
     let refused = purge(&acme, "acme", &bob, false).await.unwrap_err();
     assert!(refused.message().contains("is kept until"), "{}", refused.message());
 
+    // Nor does it end by being said again without a word of the data.
+    let again = suspend(&acme, "acme", &bob, pb::Retention::Unspecified).await.purge_time.unwrap();
+    assert_eq!(again, until);
+
     // Restored within it, and nothing is left of the end.
     let request = pb::ReactivateMembershipRequest {
         tenant: "acme".into(),
@@ -117,6 +121,42 @@ async fn what_is_kept_cannot_be_purged_and_what_is_purgeable_not_before_its_time
     retain(&acme, "acme", 2, true).await;
     assert_eq!(erasure::purge_due(&world.server.app).await.unwrap(), 1);
     assert_eq!(purge(&acme, "acme", &bob, false).await.unwrap_err().code(), Code::NotFound);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_suspends_cannot_erase_sooner_than_the_tenant_wants() {
+    let mut world = World::start().await;
+    let (acme, _) = world.tenant("acme").await;
+    let create = pb::CreateRoleRequest {
+        tenant: "acme".into(),
+        key: "warden".into(),
+        display_names: [("en".to_owned(), "Warden".to_owned())].into(),
+        permissions: vec!["iam.members.suspend".into()],
+        may_grant: vec!["member".into()],
+        ..Default::default()
+    };
+    acme.roles().create_role(create).await.unwrap();
+    world.member(&acme, "acme", "will@acme.example", &[("warden", "")]).await;
+    let will = world.sign_in("acme", "will@acme.example").await;
+    let bob = world.member(&acme, "acme", "bob@acme.example", &[]).await;
+    let until = |days: i64| {
+        let at = world.server.app.clock.now() + chrono::TimeDelta::days(days);
+        pb::SuspendMembershipRequest {
+            tenant: "acme".into(),
+            user_id: bob.clone(),
+            retention: pb::Retention::Purgeable.into(),
+            purge_time: Some(prost_types::Timestamp { seconds: at.timestamp(), nanos: 0 }),
+            ..Default::default()
+        }
+    };
+    let refused = will.memberships().suspend_membership(until(29)).await.unwrap_err();
+    assert_eq!(reason(&refused), "PERMISSION_MISSING", "{refused}");
+    assert!(refused.message().contains("iam.members.purge"), "{refused}");
+    will.memberships().suspend_membership(until(31)).await.unwrap();
+    let refused = will.memberships().suspend_membership(until(1)).await.unwrap_err();
+    assert_eq!(reason(&refused), "PERMISSION_MISSING", "{refused}");
+    acme.memberships().suspend_membership(until(1)).await.unwrap();
     world.stop().await;
 }
 

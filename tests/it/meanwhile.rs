@@ -62,7 +62,7 @@ fn roles(joined: pb::AcceptInvitationResponse) -> Vec<(String, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn roles_whose_workspace_is_gone_are_left_out_and_in_place_of_none_comes_the_default() {
+async fn with_its_workspace_an_invitation_ends_and_roles_of_a_wider_one_are_left_out() {
     let mut world = World::start().await;
     let (admin, _) = world.tenant("acme").await;
     workspace(&admin, "paris").await;
@@ -70,19 +70,35 @@ async fn roles_whose_workspace_is_gone_are_left_out_and_in_place_of_none_comes_t
     role(&admin, "reader", &["files.read"]).await;
     let both = [("reader", "workspaces/paris"), ("reader", "workspaces/lyon")];
     create(&admin, "both@acme.example", &both).await.unwrap();
-    create(&admin, "one@acme.example", &both[..1]).await.unwrap();
-    let delete = pb::DeleteWorkspaceRequest {
+    let one = create(&admin, "one@acme.example", &both[..1]).await.unwrap();
+    let delete = |validate_only| pb::DeleteWorkspaceRequest {
         tenant: "acme".into(),
         workspace: "paris".into(),
+        validate_only,
         ..Default::default()
     };
-    admin.workspaces().delete_workspace(delete).await.unwrap();
+    let token = world.token_to("one@acme.example").await;
+    for dry in [true, false] {
+        let deleted = admin.workspaces().delete_workspace(delete(dry)).await.unwrap().into_inner();
+        let counts = (deleted.ended_assignment_count, deleted.cancelled_invitation_count);
+        assert_eq!(counts, (0, 1));
+    }
+    // Nobody chose that they come to the tenant itself.
+    assert_eq!(status(&admin, &one).await, pb::InvitationStatus::Cancelled);
+    assert_eq!(join(&world, &token).await.unwrap_err().code(), Code::NotFound);
+    let list = pb::ListMembershipsRequest {
+        tenant: "acme".into(),
+        filter: "status = PENDING".into(),
+        ..Default::default()
+    };
+    let listed = admin.memberships().list_memberships(list).await.unwrap().into_inner();
+    let waiting: Vec<_> = listed.memberships.iter().flat_map(|one| &one.roles).collect();
+    assert_eq!(waiting.len(), 1);
+    assert_eq!(waiting[0].scope, "workspaces/lyon", "what joining will give");
+
     let token = world.token_to("both@acme.example").await;
     let joined = join(&world, &token).await.unwrap();
     assert_eq!(roles(joined), [("reader".to_owned(), "workspaces/lyon".to_owned())]);
-    let token = world.token_to("one@acme.example").await;
-    let joined = join(&world, &token).await.unwrap();
-    assert_eq!(roles(joined), [("member".to_owned(), String::new())]);
     let list = pb::ListAuditEventsRequest {
         tenant: "acme".into(),
         verb: "invitation.accepted".into(),
@@ -94,7 +110,60 @@ async fn roles_whose_workspace_is_gone_are_left_out_and_in_place_of_none_comes_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_role_that_was_deleted_while_the_invitation_had_expired_is_not_missed() {
+async fn an_invitation_that_promises_nothing_any_more_leads_nowhere() {
+    let mut world = World::start().await;
+    let (admin, _) = world.tenant("acme").await;
+    role(&admin, "reader", &["files.read"]).await;
+    let tomorrow = world.server.app.clock.now() + chrono::TimeDelta::days(1);
+    let end_time = Some(prost_types::Timestamp { seconds: tomorrow.timestamp(), nanos: 0 });
+    let visit = pb::AssignRole { end_time, ..role_on("reader", "") };
+    let mut new = invite("acme", "guest@acme.example", &[]);
+    new.roles = vec![visit];
+    let created = admin.invitations().create_invitation(new).await.unwrap().into_inner();
+    let id = created.invitation.unwrap().id;
+    let token = world.token_to("guest@acme.example").await;
+    let look = || async {
+        let open = pb::OpenInvitationRequest { token: token.clone() };
+        let looked = world.anonymous().await.invitations().open_invitation(open).await;
+        looked.unwrap().into_inner().roles.len()
+    };
+    assert_eq!(look().await, 1);
+    world.advance(2 * DAY);
+    assert_eq!(look().await, 0);
+    let refused = join(&world, &token).await.unwrap_err();
+    assert_eq!(reason(&refused), "INVITATION_VOID", "{refused}");
+    let admin = world.sign_in("acme", "admin@acme.example").await;
+    let refused = admin.invitations().resend_invitation(resend(&id)).await.unwrap_err();
+    assert_eq!(reason(&refused), "INVITATION_VOID", "{refused}");
+    admin.invitations().cancel_invitation(cancel(&id)).await.unwrap();
+    create(&admin, "guest@acme.example", &[]).await.unwrap();
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_is_not_allowed_any_more_does_not_join_as_one_of_the_tenants_own() {
+    let mut world = World::start().await;
+    let (admin, _) = world.tenant("acme").await;
+    create(&admin, "m@other.example", &[]).await.unwrap();
+    let mut guest = invite("acme", "guest@other.example", &[]);
+    guest.kind = pb::MemberKind::External.into();
+    admin.invitations().create_invitation(guest).await.unwrap();
+    let settings = pb::UpdateTenantRequest {
+        tenant: "acme".into(),
+        allowed_email_domains: vec!["acme.example".into()],
+        ..Default::default()
+    };
+    admin.tenants().update_tenant(settings).await.unwrap();
+    let token = world.token_to("m@other.example").await;
+    let refused = join(&world, &token).await.unwrap_err();
+    assert_eq!(reason(&refused), "EMAIL_DOMAIN_NOT_ALLOWED", "{refused}");
+    let token = world.token_to("guest@other.example").await;
+    join(&world, &token).await.unwrap();
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_was_deleted_while_the_invitation_had_expired_leaves_nothing_to_send() {
     let mut world = World::start().await;
     let (admin, _) = world.tenant("acme").await;
     role(&admin, "reader", &["files.read"]).await;
@@ -110,10 +179,8 @@ async fn a_role_that_was_deleted_while_the_invitation_had_expired_is_not_missed(
     world.advance(8 * DAY);
     let admin = world.sign_in("acme", "admin@acme.example").await;
     admin.roles().delete_role(delete).await.unwrap();
-    admin.invitations().resend_invitation(resend(&id)).await.unwrap();
-    let token = world.token_to("m@acme.example").await;
-    let joined = join(&world, &token).await.unwrap();
-    assert_eq!(roles(joined), [("member".to_owned(), String::new())]);
+    let refused = admin.invitations().resend_invitation(resend(&id)).await.unwrap_err();
+    assert_eq!(reason(&refused), "INVITATION_VOID", "{refused}");
     world.stop().await;
 }
 

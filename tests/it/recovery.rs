@@ -67,6 +67,22 @@ async fn a_forgotten_password_is_replaced_once_and_every_session_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_the_mailbox_is_not_held_up_by_what_others_guessed() {
+    let mut world = World::start().await;
+    world.tenant("acme").await;
+    let email = "admin@acme.example";
+    forget(&world, email).await.unwrap();
+    let link = link_of(&world.mail_to(email).await, "rcp_");
+    let refused = reset(&world, &link, "Admin@acme.example").await.unwrap_err();
+    assert_eq!(field(&refused), "new_password", "one's own address is guessed first");
+    while reason(&sign_in(&world, email, "wrong").await.unwrap_err()) == "SIGN_IN_FAILED" {}
+    assert_eq!(reason(&sign_in(&world, email, PASSWORD).await.unwrap_err()), "TOO_MANY_ATTEMPTS");
+    reset(&world, &link, NEW).await.unwrap();
+    sign_in(&world, email, NEW).await.unwrap();
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn links_for_passwords_are_limited_whether_or_not_there_is_an_account() {
     let mut world = World::start().await;
     world.tenant("acme").await;

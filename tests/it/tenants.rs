@@ -89,6 +89,12 @@ async fn a_person_who_creates_a_tenant_administers_it_at_once() {
 async fn a_suspended_tenant_is_closed_until_it_is_opened_again() {
     let mut world = World::start().await;
     let (admin, user) = world.tenant("acme").await;
+    let (beta, _) = world.tenant("beta").await;
+    let invitation = invite("beta", "admin@acme.example", &[]);
+    beta.invitations().create_invitation(invitation).await.unwrap();
+    let token = world.token_to("admin@acme.example").await;
+    let join = pb::AcceptInvitationRequest { token, account: None };
+    admin.invitations().accept_invitation(join).await.unwrap();
     let mut operator = world.operator.tenants();
     let suspended = operator.suspend_tenant(suspension("acme")).await.unwrap().into_inner();
     assert_eq!(suspended.tenant.unwrap().status(), pb::TenantStatus::Suspended);
@@ -96,6 +102,17 @@ async fn a_suspended_tenant_is_closed_until_it_is_opened_again() {
     assert_eq!(get(&admin, "acme").await.unwrap_err().code(), Code::Unauthenticated);
     let again = operator.suspend_tenant(suspension("acme")).await.unwrap().into_inner();
     assert_eq!(again.revision, suspended.revision);
+
+    // Whoever belongs to it sees that it is closed, from where they are.
+    let at_beta = world.sign_in("beta", "admin@acme.example").await;
+    let mine = at_beta.users().list_my_tenants(pb::ListMyTenantsRequest::default()).await.unwrap();
+    let mine = mine.into_inner().tenants.into_iter();
+    let open: Vec<_> = mine.map(|one| (one.tenant.clone(), one.tenant_status())).collect();
+    let expected = [("acme", pb::TenantStatus::Suspended), ("beta", pb::TenantStatus::Active)];
+    assert_eq!(open, expected.map(|(tenant, status)| (tenant.to_owned(), status)));
+    let switch = pb::SwitchTenantRequest { tenant: "acme".into() };
+    let refused = at_beta.sessions().switch_tenant(switch).await.unwrap_err();
+    assert_eq!(reason(&refused), "TENANT_SUSPENDED", "{refused}");
 
     let opened = operator.reactivate_tenant(reactivation("acme")).await.unwrap().into_inner();
     assert_eq!(opened.tenant.unwrap().status(), pb::TenantStatus::Active);
@@ -393,5 +410,27 @@ async fn an_operator_repairs_a_tenant_whose_last_administrator_was_disabled() {
         world.operator.memberships().suspend_membership(suspend(&guest)).await.unwrap_err();
     assert_eq!(reason(&status), "LAST_ADMINISTRATOR");
     assert!(status.message().contains(&guest), "{}", status.message());
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_learns_how_a_closed_tenant_gets_an_administrator() {
+    let mut world = World::start().await;
+    let (admin, ada) = world.tenant("acme").await;
+    let guest = world.member(&admin, "acme", "guest@acme.example", &[]).await;
+    let disable = pb::DisableUserRequest { user_id: ada, ..Default::default() };
+    world.operator.users().disable_user(disable).await.unwrap();
+    let mut operator = world.operator.tenants();
+    operator.suspend_tenant(suspension("acme")).await.unwrap();
+    let refused = operator.reactivate_tenant(reactivation("acme")).await.unwrap_err();
+    assert_eq!(reason(&refused), "LAST_ADMINISTRATOR");
+    assert!(refused.message().contains("AppointAdministrator"), "{refused}");
+    let appoint = pb::AppointAdministratorRequest {
+        tenant: "acme".into(),
+        user_id: guest,
+        ..Default::default()
+    };
+    operator.appoint_administrator(appoint).await.unwrap();
+    operator.reactivate_tenant(reactivation("acme")).await.unwrap();
     world.stop().await;
 }

@@ -22,7 +22,7 @@ pub fn parse(text: &str) -> Result<Vec<Term>> {
         let before = match words.next().transpose()?.as_ref() {
             Some(Word::Sign('=')) => false,
             Some(Word::Sign('<')) => true,
-            _ => return Err(wrong(format!("after {field} comes `=` or `<`"))),
+            _ => return Err(wrong(format!("after {field} comes `=` or `<`; {FIELDS}"))),
         };
         let Some(Word::Quoted(value) | Word::Bare(value)) = words.next().transpose()? else {
             return Err(wrong(format!("{field} needs a value, such as `\"Sales\"`")));
@@ -45,7 +45,8 @@ pub fn parse(text: &str) -> Result<Vec<Term>> {
 
 /// What can be compared.
 pub const FIELDS: &str = "it can compare `status`, `kind`, `role`, `workspace` and `department` by \
-                          `=`, and `last_sign_in_time` by `<`";
+                          `=`, and `last_sign_in_time` by `<`, and has no `NOT`, no `OR` and no \
+                          brackets";
 
 pub fn wrong(what: String) -> Error {
     Error::invalid("filter", what)

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     access::Permit,
     assignments::{self, Shown},
-    decision::scope_text,
+    decision::{Time, scope_text},
     error::{Error, Result},
     ids::{Revision, TenantId},
     memberships::sql::Row,
@@ -155,7 +155,7 @@ async fn read(
     sqlx::raw_sql(planning).execute(&mut *conn).await?;
     let rows = query.build_query_as().persistent(members.is_plain(terms));
     let rows: Vec<ListedRow> = rows.fetch_all(&mut *conn).await?;
-    with_roles(conn, permit, rows).await
+    with_roles(conn, permit, rows, wanted.filter.now).await
 }
 
 /// What rows are sorted by before their id.
@@ -244,13 +244,14 @@ async fn with_roles(
     conn: &mut PgConnection,
     permit: &Permit,
     rows: Vec<ListedRow>,
+    now: Time,
 ) -> Result<Vec<Listed>> {
     let (invited, members): (Vec<&ListedRow>, Vec<_>) = rows.iter().partition(|row| row.invited);
     let ids = |rows: Vec<&ListedRow>| rows.into_iter().map(|row| row.id).collect::<Vec<Uuid>>();
     let (invited, members) = (ids(invited), ids(members));
     let mut roles = assignments::shown(&mut *conn, permit, &members).await?;
     if !invited.is_empty() {
-        roles.extend(promised(conn, permit, &invited).await?);
+        roles.extend(promised(conn, permit, &invited, now).await?);
     }
     let listed = rows.into_iter().map(|listed| {
         let membership = Membership::from(listed.row);
@@ -277,16 +278,19 @@ async fn promised(
     conn: &mut PgConnection,
     permit: &Permit,
     invitations: &[Uuid],
+    now: Time,
 ) -> Result<HashMap<Uuid, Vec<Shown>>> {
     let rows = sqlx::query!(
         r#"select h.invitation_id, r.key "role", w.key "workspace?", h.path, h.starts_at, h.ends_at
            from invitation_roles h
            join roles r on r.tenant_id = $1 and r.id = h.role_id
            left join workspaces w on w.tenant_id = $1 and w.id = h.workspace_id
-           where h.tenant_id = $1 and h.invitation_id = any($2)
+           where h.tenant_id = $1 and h.invitation_id = any($2) and w.deleted_at is null
+             and (h.ends_at is null or h.ends_at > $3)
            order by r.key, w.key, h.path"#,
         permit.tenant() as TenantId,
-        invitations
+        invitations,
+        now
     )
     .fetch_all(conn)
     .await?;

@@ -79,7 +79,8 @@ impl Model {
                 let role = role.map(|(role, place)| (role, place.flatten()));
                 let (state, expires) = (State::Pending, now + INVITED);
                 let generation = 1;
-                let new = Invitation { who, kind, role, by, state, generation, expires };
+                let void = false;
+                let new = Invitation { who, kind, role, void, by, state, generation, expires };
                 tenant.invitations.push(new);
             }
             Verb::Resend { at, who, nth } => {
@@ -90,6 +91,9 @@ impl Model {
                     return Err("INVITATION_NOT_PENDING");
                 }
                 tenant.require_kept()?;
+                if tenant.invitations[n].void {
+                    return Err("INVITATION_VOID");
+                }
                 match state {
                     // Somebody may have invited them anew since.
                     State::Declined | State::Expired => tenant.check_stranger(who, now)?,
@@ -143,9 +147,7 @@ impl Model {
         ) {
             return Err("TENANT_SUSPENDED");
         }
-        // A role whose workspace is gone is left out.
-        let there = |place: Option<usize>| place.is_none_or(|n| self.tenants[at].workspaces[n]);
-        let promised = invitation.role.filter(|(_, place)| there(*place));
+        let promised = invitation.role;
         let waits = self.tenants[at].status == pb::TenantStatus::Pending;
         if let Some(by) = invitation.by.filter(|_| !waits) {
             let role = promised.map(|(role, _)| role);
@@ -292,7 +294,7 @@ impl Model {
         tenant.boss = None;
         // What is over forgets it.
         let over = tenant.invitations.iter_mut().filter(|i| promised(i));
-        over.for_each(|invitation| invitation.role = None);
+        over.for_each(|invitation| invitation.void = true);
         Ok(())
     }
 
@@ -344,6 +346,15 @@ impl Model {
                 let gone = tenant.workspace();
                 for member in tenant.members.values_mut() {
                     member.held.retain(|(_, place), _| place.is_none() || *place != gone);
+                }
+                let within = |i: &&mut Invitation| {
+                    i.role.is_some_and(|(_, place)| place.is_some() && place == gone)
+                };
+                for invitation in tenant.invitations.iter_mut().filter(within) {
+                    invitation.void = true;
+                    if invitation.state == State::Pending {
+                        invitation.state = State::Cancelled;
+                    }
                 }
             }
             Verb::SetSeats { at, limit } => self.tenants[at].seats = limit,

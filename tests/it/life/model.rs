@@ -74,6 +74,8 @@ pub struct Invitation {
     pub who: Who,
     pub(super) kind: Kind,
     pub(super) role: Option<(Role, Option<usize>)>,
+    /// The role or its workspace is gone.
+    pub(super) void: bool,
     /// Who vouches for it; none: an operator.
     pub(super) by: Option<Who>,
     pub(super) state: State,
@@ -114,6 +116,7 @@ impl Tenant {
             who: administrator,
             kind: Kind::Internal,
             role: Some((Role::Administrator, None)),
+            void: false,
             by: None,
             state: State::Pending,
             generation: 1,
