@@ -53,6 +53,7 @@ pub async fn members(
         role: None,
         workspace: None,
         department: None,
+        external_id: None,
         query: None,
         last_sign_in_before: None,
         // An order that the same people have in any tenant.

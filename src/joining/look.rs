@@ -20,6 +20,8 @@ pub enum LinkState {
     Accepted,
     /// Open, were the tenant.
     TenantSuspended,
+    /// Open, but nothing that was promised can be given any more.
+    Void,
 }
 
 /// An invitation as its person sees it.
@@ -76,12 +78,14 @@ pub async fn look(app: &App, link: &Link) -> Result<Look> {
         Err(_) => String::new(),
     };
     let account = super::find_account(&app.pool, &invitation).await?;
-    let now = app.clock.now();
+    let (language, now) = (invitation.language.clone(), app.clock.now());
+    let (offers, promised) =
+        sql::offers(&app.pool, link.tenant, link.invitation, &language, now).await?;
     let state = match state(&invitation, link.generation, now) {
         LinkState::Open if place.status.is_closed() => LinkState::TenantSuspended,
+        LinkState::Open if offers.is_empty() && promised > 0 => LinkState::Void,
         state => state,
     };
-    let language = invitation.language;
     Ok(Look {
         state,
         tenant: link.key.clone(),
@@ -89,7 +93,7 @@ pub async fn look(app: &App, link: &Link) -> Result<Look> {
         email: invitation.email.as_str().to_owned(),
         has_account: account.is_some(),
         inviter_name,
-        offers: sql::offers(&app.pool, link.tenant, link.invitation, &language, now).await?,
+        offers,
         message: invitation.message,
         language,
         expires_at: invitation.expires_at,

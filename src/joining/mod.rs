@@ -152,7 +152,9 @@ fn check(found: Option<Invitation>, generation: i32, now: Time) -> Result<Invita
         LinkState::Declined => {
             ended(DECLINED, "the invitation was declined; ask whoever invited you to send it again")
         }
-        LinkState::Open | LinkState::Accepted | LinkState::TenantSuspended => Ok(invitation),
+        LinkState::Open | LinkState::Accepted | LinkState::TenantSuspended | LinkState::Void => {
+            Ok(invitation)
+        }
     }
 }
 

@@ -117,7 +117,7 @@ pub async fn welcome(visit: Visit) -> Response {
 
 pub async fn ask_decline(visit: Visit) -> Response {
     match visit.look.state {
-        LinkState::Open | LinkState::TenantSuspended => visit.page("decline"),
+        LinkState::Open | LinkState::TenantSuspended | LinkState::Void => visit.page("decline"),
         _ => visit.see(""),
     }
 }
@@ -267,5 +267,6 @@ const fn name(state: LinkState) -> &'static str {
         LinkState::Declined => "declined",
         LinkState::Accepted => "accepted",
         LinkState::TenantSuspended => "suspended",
+        LinkState::Void => "void",
     }
 }

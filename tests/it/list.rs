@@ -317,7 +317,32 @@ async fn a_filter_in_one_text_finds_what_its_fields_find() {
     // Only the administrator ever signed in; of the others nobody was seen.
     let never = by("last_sign_in_time < \"2020-01-01T00:00:00Z\"").await;
     assert_eq!(never, ["zoe", "carl", "dora", "bob"]);
-    for filter in ["status = GONE", "rank = 3", "status < ACTIVE", "role = a OR role = b", "kind"] {
+    let request = pb::ListMembershipsRequest { query: "zoe".into(), ..list() };
+    let zoe = admin.memberships().list_memberships(request).await.unwrap().into_inner();
+    let named = pb::UpdateMembershipRequest {
+        tenant: "acme".into(),
+        user_id: zoe.memberships[0].user_id.clone(),
+        external_id: "HR-7".into(),
+        ..Default::default()
+    };
+    admin.memberships().update_membership(named).await.unwrap();
+    for (filter, found) in [
+        ("external_id = \"HR-7\"", &["zoe"][..]),
+        ("external_id = \"HR-7\" AND kind = EXTERNAL AND role = secretary", &["zoe"]),
+        ("external_id = \"HR-7\" AND kind = INTERNAL", &[]),
+        ("external_id = \"HR-8\"", &[]),
+        ("external_id = \"HR-7\" AND status = REMOVED", &[]),
+    ] {
+        assert_eq!(by(filter).await, found, "{filter}");
+    }
+    for filter in [
+        "external_id = \"\"",
+        "status = GONE",
+        "rank = 3",
+        "status < ACTIVE",
+        "role = a OR role = b",
+        "kind",
+    ] {
         let request = pb::ListMembershipsRequest { filter: filter.into(), ..list() };
         let refused = admin.memberships().list_memberships(request).await.unwrap_err();
         assert_eq!((refused.code(), field(&refused).as_str()), (Code::InvalidArgument, "filter"));

@@ -125,11 +125,12 @@ async fn an_invitation_that_promises_nothing_any_more_leads_nowhere() {
     let look = || async {
         let open = pb::OpenInvitationRequest { token: token.clone() };
         let looked = world.anonymous().await.invitations().open_invitation(open).await;
-        looked.unwrap().into_inner().roles.len()
+        let looked = looked.unwrap().into_inner();
+        (looked.state(), looked.roles.len())
     };
-    assert_eq!(look().await, 1);
+    assert_eq!(look().await, (pb::LinkState::Open, 1));
     world.advance(2 * DAY);
-    assert_eq!(look().await, 0);
+    assert_eq!(look().await, (pb::LinkState::Void, 0));
     let refused = join(&world, &token).await.unwrap_err();
     assert_eq!(reason(&refused), "INVITATION_VOID", "{refused}");
     let admin = world.sign_in("acme", "admin@acme.example").await;

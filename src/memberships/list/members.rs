@@ -24,6 +24,7 @@ const COLUMNS: &str = "m.user_id, case when m.standing = 0 then m.email_canonica
 /// A part of a filter that one index answers.
 #[derive(Debug, Clone, Copy)]
 enum Term<'a> {
+    ExternalId(&'a str),
     Starts(&'a str),
     Department(&'a str),
     /// Who holds a role, themselves or by a group.
@@ -74,6 +75,7 @@ impl Way {
 impl Filter {
     pub(super) fn terms(&self, survey: &Survey) -> Terms<'_> {
         let terms = [
+            self.external_id.as_deref().map(Term::ExternalId),
             self.query.as_deref().map(Term::Starts),
             self.department.as_deref().map(Term::Department),
             survey.role.map(|id| Term::Held(Held::Role, id)),
@@ -353,6 +355,12 @@ impl Term<'_> {
             query.push(" and ");
         };
         match self {
+            Self::ExternalId(id) => {
+                begin(query, 0, "k", "memberships k");
+                query.push("k.tenant_id = ").push_bind(tenant);
+                query.push(" and k.external_id <> '' and k.external_id = ");
+                query.push_bind(id.to_owned());
+            }
             Self::Starts(start) => {
                 push_starts(query, "k", start, |query, n| {
                     begin(query, n, "k", "memberships k");

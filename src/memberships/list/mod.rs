@@ -59,6 +59,8 @@ pub struct Filter {
     /// The key of a workspace on which, or below which, they have a role.
     pub workspace: Option<String>,
     pub department: Option<String>,
+    /// The caller's own name for the member.
+    pub external_id: Option<String>,
     /// Whoever never signed in is among them.
     pub last_sign_in_before: Option<Time>,
     /// How a name or the address starts.

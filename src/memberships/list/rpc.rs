@@ -49,6 +49,7 @@ impl Filter {
             role: word("role", &request.role)?,
             workspace: word("workspace", &request.workspace)?,
             department: word("department", &request.department)?,
+            external_id: None,
             last_sign_in_before: None,
             query: word("query", &request.query)?,
             order,
@@ -95,6 +96,8 @@ impl Filter {
             "role" => self.role.replace(value).is_some(),
             "workspace" => self.workspace.replace(value).is_some(),
             "department" => self.department.replace(value).is_some(),
+            "external_id" if value.is_empty() => return wrong("expected one that somebody has"),
+            "external_id" => self.external_id.replace(value).is_some(),
             _ => return Err(filter::wrong(format!("`{field}` is no field; {}", filter::FIELDS))),
         };
         if twice {

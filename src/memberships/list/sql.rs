@@ -201,6 +201,10 @@ pub(super) fn push_person(query: &mut Query, table: &str, filter: &Filter) {
     if let Some(kind) = filter.kind {
         query.push(format!(" and {table}.kind = ")).push_bind(kind);
     }
+    if filter.external_id.is_some() {
+        // Only members have one.
+        query.push(" and false");
+    }
     if let Some(department) = &filter.department {
         query.push(format!(" and lower({table}.department) = lower("));
         query.push_bind(department.clone()).push(")");
