@@ -6,7 +6,7 @@ mod sql;
 
 use std::collections::HashSet;
 
-use chrono::{Days, SecondsFormat};
+use chrono::{Days, SecondsFormat, TimeDelta};
 
 use crate::{
     app::App,
@@ -111,23 +111,30 @@ pub fn check_beside(
 
 fn end(field: &str, role: &Role, new: &NewAssignment, now: Time) -> Result<Option<Time>> {
     let starts = new.starts.map_or(now, |starts| starts.max(now));
-    let longest = role
-        .max_duration_seconds
-        .and_then(|seconds| starts.checked_add_signed(chrono::TimeDelta::try_seconds(seconds)?));
+    let longest = longest(role, new.starts, now);
     check_end(field, new.starts, new.ends, now)?;
     match (new.ends, longest) {
         (Some(ends), Some(longest)) if ends > longest => {
             let key = &role.key;
             let at = longest.to_rfc3339_opts(SecondsFormat::Secs, true);
-            let day = longest.date_naive() - Days::new(1);
-            let message = format!(
-                "role `{key}` lasts at most until {at}, so that {day} is its last whole day; end it \
-                 by then"
-            );
+            let last = longest.date_naive() - Days::new(1);
+            let whole = match last >= starts.date_naive() {
+                true => format!(", and {last} is its last whole day"),
+                false => String::new(),
+            };
+            let message = format!("role `{key}` lasts at most until {at}{whole}; end it by then");
             Err(Error::invalid(field, message))
         }
         (ends, longest) => Ok(ends.or(longest)),
     }
+}
+
+/// The end of an assignment of the role, for which nobody has chosen one, that is given now.
+#[must_use]
+pub fn longest(role: &Role, starts: Option<Time>, now: Time) -> Option<Time> {
+    let starts = starts.map_or(now, |starts| starts.max(now));
+    let longest = TimeDelta::try_seconds(role.max_duration_seconds?)?;
+    starts.checked_add_signed(longest)
 }
 
 /// Refuses an end that is past, or before the start.
@@ -284,21 +291,46 @@ async fn note(
 /// # Errors
 /// `PERMISSION_DENIED` with the reason `MEMBER_OUTRANKS_CALLER`.
 pub async fn require_outranked(change: &mut Change, subject: SubjectId) -> Result<()> {
+    let yours = |change: &Change, role, scope: &Scope, ends| {
+        Ok(change.require_gift(role, scope, ends).is_ok())
+    };
+    require_of_all(change, subject, yours).await
+}
+
+/// Refuses to act as somebody who may do what the caller may not.
+///
+/// # Errors
+/// `PERMISSION_DENIED` with the reason `MEMBER_OUTRANKS_CALLER`.
+pub async fn require_no_more(change: &mut Change, subject: SubjectId) -> Result<()> {
+    let held =
+        |change: &Change, role, scope: &Scope, ends| change.may_have(role, scope, ends, |_| true);
+    require_of_all(change, subject, held).await
+}
+
+async fn require_of_all(
+    change: &mut Change,
+    subject: SubjectId,
+    is_yours: impl Fn(&Change, RoleId, &Scope, Option<Time>) -> Result<bool>,
+) -> Result<()> {
     for assignment in held_through_groups(change, subject).await? {
         if is_over(change, assignment.ends) {
             continue;
         }
         let scope = sql::scope(change, assignment.workspace, &assignment.path).await?;
-        if change.require_gift(assignment.role, &scope, assignment.ends).is_err() {
-            return Err(Error::Denied {
-                reason: "MEMBER_OUTRANKS_CALLER",
-                message: format!(
-                    "{subject} has role `{}`, which is not yours to give, so this is not yours to \
-                     do; ask an administrator",
-                    change.role_key(assignment.role)?
-                ),
-            });
+        if is_yours(change, assignment.role, &scope, assignment.ends)? {
+            continue;
         }
+        let role = match change.require("iam.members.read", "") {
+            Ok(()) => format!("role `{}`", change.role_key(assignment.role)?),
+            Err(_) => "a role".to_owned(),
+        };
+        return Err(Error::Denied {
+            reason: "MEMBER_OUTRANKS_CALLER",
+            message: format!(
+                "{subject} has {role} that goes beyond yours, so this is not yours to do; ask an \
+                 administrator"
+            ),
+        });
     }
     Ok(())
 }

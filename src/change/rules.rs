@@ -172,7 +172,9 @@ impl Change {
     /// # Errors
     /// `PERMISSION_DENIED` with the reason `ROLE_NOT_GRANTABLE`.
     pub fn require_gift(&self, role: RoleId, scope: &Scope, ends: Option<Time>) -> Result<()> {
-        if self.may_give(role, scope, ends, false)? {
+        let Some(authority) = self.call.authority() else { return Ok(()) };
+        let gift = gift(role, scope, ends);
+        if authority.may_give(&self.facts, self.facts()?, &gift, self.now) {
             return Ok(());
         }
         Err(Error::Denied {
@@ -185,7 +187,7 @@ impl Change {
         })
     }
 
-    /// Refuses to raise the caller: what a role of theirs lists as to be given is for others.
+    /// Refuses to raise whoever calls: what a role of theirs lists as to be given is for others.
     ///
     /// # Errors
     /// `PERMISSION_DENIED` with the reason `ROLE_NOT_GRANTABLE`.
@@ -196,13 +198,12 @@ impl Change {
         scope: &Scope,
         ends: Option<Time>,
     ) -> Result<()> {
-        let Some(authority) = self.call.authority() else { return Ok(()) };
         let facts = self.facts()?;
-        let is_holder = |caller: SubjectId| match holder {
+        let reaches = |caller: SubjectId| match holder {
             Holder::Subject(subject) => subject == caller,
             Holder::Group(group) => facts.groups_of(caller).any(|own| own == group),
         };
-        if !authority.subjects().any(is_holder) || self.may_give(role, scope, ends, true)? {
+        if self.may_have(role, scope, ends, reaches)? {
             return Ok(());
         }
         Err(Error::Denied {
@@ -215,17 +216,20 @@ impl Change {
         })
     }
 
-    fn may_give(
+    /// Whether whoever calls, where the role reaches them, holds all of it already.
+    ///
+    /// # Errors
+    /// Before the change was authorised.
+    pub fn may_have(
         &self,
         role: RoleId,
         scope: &Scope,
         ends: Option<Time>,
-        to_oneself: bool,
+        reaches: impl Fn(SubjectId) -> bool,
     ) -> Result<bool> {
         let Some(authority) = self.call.authority() else { return Ok(true) };
-        let (workspace, path) = (scope.workspace, scope.path.as_str());
-        let gift = Gift { role, workspace, path, ends, to_oneself };
-        Ok(authority.may_give(&self.facts, self.facts()?, &gift, self.now))
+        let gift = gift(role, scope, ends);
+        Ok(authority.may_have(&self.facts, self.facts()?, &gift, reaches, self.now))
     }
 
     /// The key of a role of the tenant.
@@ -322,16 +326,8 @@ impl Change {
         if scopes.is_empty() {
             scopes.push(Resource::TENANT);
         }
-        let gifts: Vec<Gift<'_>> = gifts
-            .iter()
-            .map(|(role, scope, ends)| Gift {
-                role: *role,
-                workspace: scope.workspace,
-                path: &scope.path,
-                ends: *ends,
-                to_oneself: false,
-            })
-            .collect();
+        let gifts: Vec<Gift<'_>> =
+            gifts.iter().map(|(role, scope, ends)| gift(*role, scope, *ends)).collect();
         let Some(there) = facts.tenant(tenant.id) else {
             return Err(Error::internal("the slice was not read"));
         };
@@ -356,4 +352,9 @@ pub fn nearest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'a
     near.retain(|(likeness, _)| *likeness > 0.8);
     near.sort_by(|a, b| b.0.total_cmp(&a.0));
     near.into_iter().take(3).map(|(_, name)| name).collect()
+}
+
+fn gift(role: RoleId, scope: &Scope, ends: Option<Time>) -> Gift<'_> {
+    let (workspace, path) = (scope.workspace, scope.path.as_str());
+    Gift { role, workspace, path, ends, to_oneself: false }
 }

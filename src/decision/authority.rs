@@ -141,6 +141,25 @@ impl Authority {
                 .is_none_or(|user| may_give(facts, tenant, Subject::User(user), gift, now, None))
     }
 
+    /// Whether neither the caller nor the person it acts for is raised by a role that reaches them: what
+    /// a role of theirs lists as to be given is for others.
+    #[must_use]
+    pub fn may_have(
+        &self,
+        facts: &Facts,
+        tenant: &TenantFacts,
+        gift: &Gift<'_>,
+        reaches: impl Fn(SubjectId) -> bool,
+        now: Time,
+    ) -> bool {
+        let (gift, narrowed) = (Gift { to_oneself: true, ..*gift }, self.narrowed());
+        let may_have = |subject: Subject<'_>, narrowed| {
+            !reaches(subject.id()) || may_give(facts, tenant, subject, &gift, now, narrowed)
+        };
+        may_have(self.subject(), narrowed.as_ref())
+            && self.on_behalf_of.is_none_or(|user| may_have(Subject::User(user), None))
+    }
+
     /// Whether the caller holds all of these patterns on the whole tenant, without an end.
     #[must_use]
     pub fn holds(

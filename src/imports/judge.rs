@@ -271,14 +271,21 @@ impl Judge {
         if let Err(flaw) = &scope {
             judged.flaws.push(flaw.clone());
         }
-        if judged.role.is_none() || scope.is_err() || line.email.is_none() {
+        if judged.role.is_none() || scope.is_err() {
             // What cannot be given is not looked at as a whole, but all that is wrong with it is said.
             let dates = assignments::check_end("until", line.starts, line.ends, change.now());
             if let Err(error) = dates {
                 judged.flaws.push(Flaw::of(Column::Until, error)?);
             }
         }
-        let Some(email) = &line.email else { return Ok(judged) };
+        let Some(email) = &line.email else {
+            if let (Some((role, key)), Ok(_)) = (judged.role.clone(), &scope)
+                && let Err(flaw) = self.resolve(change, role, &key, line).await?
+            {
+                judged.flaws.push(flaw);
+            }
+            return Ok(judged);
+        };
         let member = self.known.members.get(email.canonical()).copied();
         if member.is_none() && self.known.invited.contains(email.canonical()) {
             judged.action = Some(Action::AlreadyInvited);

@@ -106,6 +106,9 @@ pub async fn create(change: &mut Change, new: NewInvitation) -> Result<Invitatio
     if let ([], Some(default)) = (roles.as_slice(), change.tenant().default_role) {
         roles.push(assignments::unchosen(change, default)?);
     }
+    // How long a role lasts at most counts from when it is given, so only a chosen end is promised.
+    let chosen = new.roles.iter().map(|role| role.ends).chain(std::iter::repeat(None));
+    roles.iter_mut().zip(chosen).for_each(|(role, ends)| role.ends = ends);
     memberships::require_domain(change, new.kind, &new.email)?;
     check_stranger(change, &new.email).await?;
     insert(change, new, &roles).await
@@ -178,6 +181,7 @@ async fn insert(
     new: NewInvitation,
     roles: &[Resolved],
 ) -> Result<InvitationId> {
+    let invited: Vec<InvitedRole> = roles.iter().map(promise::invited).collect();
     let invitation = Invitation {
         id: change.id()?,
         email: new.email,
@@ -187,10 +191,10 @@ async fn insert(
         language: new.language.unwrap_or_else(|| change.tenant().language.clone()),
         status: InvitationStatus::Pending,
         generation: 1,
-        expires_at: expiry(change),
+        expires_at: expiry(change, &invited),
         invited_by: inviter(change),
         accepted_by: None,
-        roles: roles.iter().map(promise::invited).collect(),
+        roles: invited,
         version: 1,
         created_at: change.now(),
     };
@@ -242,7 +246,7 @@ pub async fn resend(change: &mut Change, id: InvitationId, etag: &str) -> Result
     }
     let mut after = before.next(InvitationStatus::Pending);
     after.generation += 1;
-    after.expires_at = expiry(change);
+    after.expires_at = expiry(change, &before.roles);
     after.invited_by = inviter(change);
     sql::update(change, &before, &after).await?;
     crate::outbox::withdraw(change, id, "a newer mail replaced it").await?;
@@ -417,8 +421,11 @@ async fn check_not_member(change: &mut Change, email: &Email) -> Result<()> {
     Ok(())
 }
 
-fn expiry(change: &Change) -> Time {
-    change.now() + TimeDelta::seconds(change.tenant().invitation_lifetime_seconds)
+/// When the tenant says, or with the last of the roles, when they all end before.
+fn expiry(change: &Change, roles: &[InvitedRole]) -> Time {
+    let latest = change.now() + TimeDelta::seconds(change.tenant().invitation_lifetime_seconds);
+    let ends: Option<Vec<Time>> = roles.iter().map(|role| role.ends).collect();
+    ends.into_iter().flatten().max().map_or(latest, |end| end.min(latest))
 }
 
 /// Who invites: the person for whom a service acts rather than the service.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{Invitation, sql};
 use crate::{
-    assignments::Resolved,
+    assignments::{self, Resolved},
     change::Change,
     decision::{InvitedRole, Role, TenantStatus, scope_text},
     error::{Error, Result},
@@ -42,7 +42,8 @@ pub async fn promises(change: &mut Change, invitation: &Invitation) -> Result<Ve
         }
         let text = scope_text(key.flatten().map(String::as_str), path);
         let scope = change.scope("scope", &text).await?;
-        let kept = Resolved { role, scope, starts: *starts, ends: *ends };
+        let ends = ends.or_else(|| assignments::longest(&role, *starts, change.now()));
+        let kept = Resolved { role, scope, starts: *starts, ends };
         promises.push(Promise::Kept(Box::new(kept)));
     }
     Ok(promises)
@@ -54,23 +55,24 @@ pub async fn promises(change: &mut Change, invitation: &Invitation) -> Result<Ve
 /// `FAILED_PRECONDITION` with the reason `INVITATION_VOID`.
 pub async fn require_any(change: &mut Change, invitation: &Invitation) -> Result<()> {
     let promises = promises(change, invitation).await?;
-    // Without a default role there may have been none from the start; else one was deleted since.
-    let never_any = promises.is_empty() && change.tenant().default_role.is_none();
-    if never_any || promises.iter().any(|promise| matches!(promise, Promise::Kept(_))) {
+    if promises.iter().any(|promise| matches!(promise, Promise::Kept(_))) {
         return Ok(());
     }
-    let message = "no role that it promised can be given any more: the workspace or the time is gone; \
-                   cancel it and invite anew";
+    let message = "no role that it promised can be given any more: the role, the workspace or the time \
+                   is gone; invite the person anew";
     Err(Error::precondition("INVITATION_VOID", invitation.id, message))
 }
 
-/// Refuses unless the caller may invite people of this kind wherever the invitation's roles lie.
+/// Refuses unless the caller may invite people of this kind wherever the invitation's roles lie or lay,
+/// as far as it exists.
 pub async fn require_reach(change: &mut Change, invitation: &Invitation) -> Result<()> {
     let permission = super::permission(invitation.kind);
+    let keys = sql::workspace_keys(change, invitation).await?;
     let mut reached = false;
-    for promise in promises(change, invitation).await? {
-        if let Promise::Kept(kept) = promise {
-            change.require(permission, &kept.scope.text)?;
+    for InvitedRole { workspace, path, .. } in &invitation.roles {
+        let key = workspace.map(|workspace| keys.get(&workspace.uuid()));
+        if key != Some(None) {
+            change.require(permission, &scope_text(key.flatten().map(String::as_str), path))?;
             reached = true;
         }
     }

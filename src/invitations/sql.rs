@@ -185,7 +185,7 @@ pub async fn pending_within(
     let (tenant, now) = (change.tenant().id, change.now());
     let ids = sqlx::query_scalar!(
         r#"select i.id "id: InvitationId" from invitations i
-           where i.tenant_id = $1 and i.status = 'pending'
+           where i.tenant_id = $1 and i.status = 'pending' and i.expires_at > $3
              and exists (select from invitation_roles r
                          where r.tenant_id = $1 and r.invitation_id = i.id and r.workspace_id = $2)
              and not exists (

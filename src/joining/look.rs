@@ -20,8 +20,6 @@ pub enum LinkState {
     Accepted,
     /// Open, were the tenant.
     TenantSuspended,
-    /// Open, but nothing that was promised can be given any more.
-    Void,
 }
 
 /// An invitation as its person sees it.
@@ -79,11 +77,9 @@ pub async fn look(app: &App, link: &Link) -> Result<Look> {
     };
     let account = super::find_account(&app.pool, &invitation).await?;
     let (language, now) = (invitation.language.clone(), app.clock.now());
-    let (offers, promised) =
-        sql::offers(&app.pool, link.tenant, link.invitation, &language, now).await?;
+    let offers = sql::offers(&app.pool, link.tenant, link.invitation, &language, now).await?;
     let state = match state(&invitation, link.generation, now) {
         LinkState::Open if place.status.is_closed() => LinkState::TenantSuspended,
-        LinkState::Open if offers.is_empty() && promised > 0 => LinkState::Void,
         state => state,
     };
     Ok(Look {

@@ -152,9 +152,7 @@ fn check(found: Option<Invitation>, generation: i32, now: Time) -> Result<Invita
         LinkState::Declined => {
             ended(DECLINED, "the invitation was declined; ask whoever invited you to send it again")
         }
-        LinkState::Open | LinkState::Accepted | LinkState::TenantSuspended | LinkState::Void => {
-            Ok(invitation)
-        }
+        LinkState::Open | LinkState::Accepted | LinkState::TenantSuspended => Ok(invitation),
     }
 }
 
@@ -178,15 +176,20 @@ pub async fn accept(change: &mut Change, link: &Link, proof: Proof) -> Result<Us
         let message = "the tenant is closed; open the link again when it is not";
         return Err(Error::precondition("TENANT_SUSPENDED", &change.tenant().key, message));
     }
+    invitations::require_any(change, &invitation).await?;
     if !invitations::inviter_vouches(change, &invitation).await? {
         let message = "whoever invited you may not give these roles any more; ask for a new link, \
                        which an administrator can send";
         return Err(Error::precondition("INVITER_LOST_RIGHT", invitation.id, message));
     }
-    invitations::require_any(change, &invitation).await?;
     // Whoever made the tenant has chosen its first administrator.
     if change.tenant().status != TenantStatus::Pending {
-        memberships::require_domain(change, invitation.kind, &invitation.email)?;
+        // Which domains are allowed is nothing for whoever has the link.
+        memberships::require_domain(change, invitation.kind, &invitation.email).map_err(|_| {
+            let message = "the tenant allows no address of this domain any more; ask whoever invited \
+                           you to invite another address";
+            Error::precondition("EMAIL_DOMAIN_NOT_ALLOWED", invitation.id, message)
+        })?;
     }
     let profile = profile(&invitation.profile, &proof, account.as_ref());
     let user = match (account, proof) {

@@ -226,7 +226,6 @@ impl From<Look> for pb::OpenInvitationResponse {
             LinkState::Declined => pb::LinkState::Declined,
             LinkState::Accepted => pb::LinkState::Accepted,
             LinkState::TenantSuspended => pb::LinkState::TenantSuspended,
-            LinkState::Void => pb::LinkState::Void,
         };
         let offered = |offer: Offer| pb::OfferedRole {
             name: offer.role,

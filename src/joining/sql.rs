@@ -28,36 +28,28 @@ pub async fn place(pool: &PgPool, tenant: TenantId) -> Result<Place> {
     Ok(place.fetch_one(pool).await?)
 }
 
-/// The roles of an invitation that can still be given, and how many it promised.
+/// The roles of an invitation that can still be given.
 pub async fn offers(
     pool: &PgPool,
     tenant: TenantId,
     invitation: InvitationId,
     language: &str,
     now: Time,
-) -> Result<(Vec<Offer>, usize)> {
-    let rows = sqlx::query!(
+) -> Result<Vec<Offer>> {
+    let offers = sqlx::query_as!(
+        Offer,
         r#"select coalesce(r.display_names ->> $3, r.display_names ->> 'en', r.key) "role!",
-                  coalesce(w.display_name, '') "workspace!", i.path, i.ends_at "ends",
-                  w.deleted_at is null and (i.ends_at is null or i.ends_at > $4) "lasts!"
+                  coalesce(w.display_name, '') "workspace!", i.path, i.ends_at "ends"
            from invitation_roles i
            join roles r on r.tenant_id = i.tenant_id and r.id = i.role_id
            left join workspaces w on w.tenant_id = i.tenant_id and w.id = i.workspace_id
-           where i.tenant_id = $1 and i.invitation_id = $2
+           where i.tenant_id = $1 and i.invitation_id = $2 and w.deleted_at is null
+             and (i.ends_at is null or i.ends_at > $4)
            order by w.key nulls first, i.path, r.key"#,
         tenant as TenantId,
         invitation as InvitationId,
         language,
         now
-    )
-    .fetch_all(pool)
-    .await?;
-    let promised = rows.len();
-    let lasting = rows.into_iter().filter(|row| row.lasts).map(|row| Offer {
-        role: row.role,
-        workspace: row.workspace,
-        path: row.path,
-        ends: row.ends,
-    });
-    Ok((lasting.collect(), promised))
+    );
+    Ok(offers.fetch_all(pool).await?)
 }

@@ -49,7 +49,8 @@ pub async fn suspend(
         }
         Some(Retention::PurgeableFrom(None)) => Some(end_of_retention(change)),
         Some(Retention::PurgeableFrom(Some(from))) => {
-            check_purge_time(change, from)?;
+            let later = suspended && before.purge_at.is_some_and(|at| from >= at);
+            check_purge_time(change, from, later)?;
             Some(from)
         }
     };
@@ -64,13 +65,13 @@ pub async fn suspend(
     replace(change, "member.suspended", &before, after).await
 }
 
-/// Who erases before the tenant's retention is over could purge.
-fn check_purge_time(change: &Change, from: Time) -> Result<()> {
+/// Who lets erase sooner than now, before the tenant's retention is over, could purge.
+fn check_purge_time(change: &Change, from: Time, later: bool) -> Result<()> {
     if from <= change.now() {
         let wanted = "it is past; leave it out for the tenant's retention";
         return Err(Error::invalid("purge_time", wanted));
     }
-    if from < end_of_retention(change) {
+    if !later && from < end_of_retention(change) {
         change.require("iam.members.purge", "")?;
     }
     Ok(())

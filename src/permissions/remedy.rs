@@ -160,9 +160,9 @@ pub fn remedies(
     }
     // Reactivating alone does not help whom no assignment would then give it.
     if !explanation.considered.iter().any(|considered| considered.flaw.is_none()) {
-        remedies.extend(misspelt(facts, asked));
         remedies.extend(dated(facts, explanation, ids, givers)?);
         remedies.push(assign(facts, asked, explanation, givers)?);
+        remedies.extend(misspelt(facts, asked));
     }
     Ok(remedies)
 }
@@ -174,16 +174,17 @@ fn lies_nowhere(facts: &Facts, asked: &Asked<'_>) -> bool {
     asked.what.resource.workspace.is_some_and(missing)
 }
 
-/// What to do about a permission that no role of the tenant has but by having everything.
+/// What to do about an application's permission that no role of the tenant has but by having everything.
 fn misspelt(facts: &Facts, asked: &Asked<'_>) -> Option<Remedy> {
     let tenant = facts.directory.tenants.get(asked.tenant).and_then(TenantEntry::facts)?;
     let permission = asked.what.permission;
     let names = |pattern: &SmolStr| pattern != "*" && pattern_matches(pattern, permission);
-    if tenant.roles().any(|role| role.permissions.iter().any(names)) {
+    if permission.is_iam() || tenant.roles().any(|role| role.permissions.iter().any(names)) {
         return None;
     }
     let word = permission.as_str();
-    let mut message = format!("no role of the tenant names `{word}`; correct it, if it is wrong");
+    let mut message =
+        format!("no role of the tenant names `{word}`; correct the word, if it is wrong");
     let likely = nearest(word, tenant.words());
     if !likely.is_empty() {
         message += &format!(": did you mean `{}`?", likely.join("`, `"));

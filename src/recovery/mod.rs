@@ -153,9 +153,10 @@ pub async fn prepare(
     check(&account, account.reset_generation, link)?;
     let email = &account.user.email;
     Passwords::check("new_password", &password, email)?;
+    let hash = app.passwords.hash(password).await?.into();
     let email = Email::parse("email", email).map_err(Error::internal)?;
     sessions::forget_failures(app, &email, &call.source).await?;
-    Ok(app.passwords.hash(password).await?.into())
+    Ok(hash)
 }
 
 /// Sets the password, kills the link, and ends every session of the account.

@@ -221,15 +221,15 @@ pub async fn create_key(change: &mut Change, new: NewApiKey) -> Result<(ApiKey, 
     Ok((key, secret))
 }
 
-/// Nobody makes a key that may do more than they may: either they outrank the whole account, or they
-/// hold all that the key is narrowed to.
+/// Nobody makes a key that may do more than they may: they hold all that the account has, or all that the
+/// key is narrowed to.
 async fn require_not_above(
     change: &mut Change,
     subject: SubjectId,
     narrowed: &[String],
 ) -> Result<()> {
     let narrow = !narrowed.is_empty() && change.require_all(&PermissionSet::of(narrowed)).is_ok();
-    if narrow { Ok(()) } else { assignments::require_outranked(change, subject).await }
+    if narrow { Ok(()) } else { assignments::require_no_more(change, subject).await }
 }
 
 /// Ends a key. One that is revoked stays as it is.

@@ -48,7 +48,7 @@ pub struct NewSession {
     pub by_service: bool,
 }
 
-/// Opens a session for a member whom the caller outranks.
+/// Opens a session for a member who may do no more than the caller.
 ///
 /// # Errors
 /// `NOT_FOUND` for who is no member; `FAILED_PRECONDITION` for who has no access now;
@@ -84,7 +84,7 @@ pub async fn create(change: &mut Change, new: NewSession) -> Result<Opened> {
             message: format!("{user} has rights on the installation; they sign in themselves"),
         });
     }
-    assignments::require_outranked(change, SubjectId::User(user)).await?;
+    assignments::require_no_more(change, SubjectId::User(user)).await?;
     let app = change.app().clone();
     let (id, now) = (change.id()?, change.now());
     let opened = open::insert(&app, change.conn(), &entry, new, id, now, None).await?;

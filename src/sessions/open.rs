@@ -216,19 +216,19 @@ pub async fn switch(app: &App, call: &Call, tenant: &str) -> Result<Opened> {
     let entry = entry
         .filter(|entry| live && !entry.disabled && entry.account_epoch == claims.account_epoch)
         .filter(|entry| entry.member_status == MemberStatus::Active);
-    let (reason, message) = match entry.as_ref().map(|entry| entry.tenant_status) {
-        Some(TenantStatus::Active) => ("", String::new()),
+    let entry = match entry {
+        Some(entry) if entry.tenant_status == TenantStatus::Active => entry,
         // To its people it is no secret.
-        Some(TenantStatus::Suspended) => {
-            ("TENANT_SUSPENDED", format!("tenant `{tenant}` is closed for now; ask an operator"))
+        Some(entry) if entry.tenant_status == TenantStatus::Suspended => {
+            let message = format!("tenant `{tenant}` is closed for now; ask an operator");
+            return Err(Error::Denied { reason: "TENANT_SUSPENDED", message });
         }
-        _ => (
-            "PERMISSION_MISSING",
-            format!("you are not an active member of tenant `{tenant}`; ask for an invitation"),
-        ),
+        Some(_) | None => {
+            let message =
+                format!("you are not an active member of tenant `{tenant}`; ask for an invitation");
+            return Err(Error::Denied { reason: "PERMISSION_MISSING", message });
+        }
     };
-    let open = entry.filter(|_| reason.is_empty());
-    let entry = open.ok_or(Error::Denied { reason, message })?;
     let new = NewSession {
         user: claims.user,
         source: call.source.clone(),

@@ -72,8 +72,10 @@ pub async fn count(
 /// When the database does not answer.
 pub async fn forget_failures(app: &App, email: &Email, source: &str) -> Result<()> {
     let address = email.canonical();
+    let pair = format!("{address} {source}");
+    attempts::forget(app, PAIR, &pair).await?;
     attempts::forget(app, ADDRESS, address).await?;
-    attempts::forget(app, PAIR, &format!("{address} {source}")).await
+    attempts::forget(app, ADDRESS, &format!("{address} {pair}")).await
 }
 
 impl Attempt {

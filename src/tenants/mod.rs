@@ -173,7 +173,7 @@ pub async fn repair(change: &mut Change, user: UserId) -> Result<Tenant> {
             "tenant `system` is the installation; invite an operator",
         );
     }
-    change.require_kept()?;
+    change.require_unpurged()?;
     if change.tenant().status == TenantStatus::Pending {
         let message = "the tenant waits for its first administrator; resend that invitation, or \
                        invite another administrator";

@@ -92,7 +92,6 @@ async fn refused(mut visit: Visit, typed: &Accept, error: Error) -> Response {
         ("UNAVAILABLE" | "DEADLINE_EXCEEDED" | "CONFLICT", _) => "busy",
         _ if visit.look.state != LinkState::Open => return visit.see(""),
         ("INVITER_LOST_RIGHT", _) => return visit.notice(StatusCode::CONFLICT, "inviter"),
-        ("INVITATION_VOID", _) => return visit.notice(StatusCode::CONFLICT, "void"),
         ("EMAIL_DOMAIN_NOT_ALLOWED", _) => return visit.notice(StatusCode::CONFLICT, "domain"),
         ("ALREADY_EXISTS", _) => return visit.notice(StatusCode::CONFLICT, "member"),
         ("ACCOUNT_DISABLED", _) => return visit.notice(StatusCode::FORBIDDEN, "disabled"),
@@ -117,7 +116,7 @@ pub async fn welcome(visit: Visit) -> Response {
 
 pub async fn ask_decline(visit: Visit) -> Response {
     match visit.look.state {
-        LinkState::Open | LinkState::TenantSuspended | LinkState::Void => visit.page("decline"),
+        LinkState::Open | LinkState::TenantSuspended => visit.page("decline"),
         _ => visit.see(""),
     }
 }
@@ -240,8 +239,7 @@ impl Visit {
 
     /// A page that says how things stand, with the way on where there is one.
     fn notice(&self, status: StatusCode, state: &str) -> Response {
-        let may_ask =
-            ["expired", "replaced", "cancelled", "declined", "disabled", "inviter", "void"];
+        let may_ask = ["expired", "replaced", "cancelled", "declined", "disabled", "inviter"];
         let values = context! {
             state,
             ask => may_ask.contains(&state),
@@ -267,6 +265,5 @@ const fn name(state: LinkState) -> &'static str {
         LinkState::Declined => "declined",
         LinkState::Accepted => "accepted",
         LinkState::TenantSuspended => "suspended",
-        LinkState::Void => "void",
     }
 }

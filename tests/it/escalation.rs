@@ -146,9 +146,9 @@ async fn no_chain_of_roles_that_give_roles_leads_to_more() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_role_lists_as_to_be_given_is_for_others() {
     let mut world = World::start().await;
-    let (admin, _) = world.tenant("acme").await;
+    let (admin, ada) = world.tenant("acme").await;
     install(&admin).await;
-    role(&admin, "crew", &["iam.groups.update"], &[]).await;
+    role(&admin, "crew", &["iam.groups.update", "iam.service_accounts.keys"], &[]).await;
     let roles = [("hr_manager", ""), ("crew", "")];
     let hana = world.member(&admin, "acme", "hana@acme.example", &roles).await;
     let bob = world.member(&admin, "acme", "bob@acme.example", &[]).await;
@@ -193,9 +193,17 @@ async fn what_a_role_lists_as_to_be_given_is_for_others() {
     let file = "email,role\nhana@acme.example,employee\nbob@acme.example,employee\n";
     let shown = crate::imports::preview(&by_hana, "acme", file.as_bytes()).await.unwrap();
     assert_eq!(shown.rows.iter().map(|row| row.errors.len()).collect::<Vec<_>>(), [1, 0]);
+    // Nor by a key of somebody who has it.
+    let clerk = account(&admin, "clerk", &["employee"]).await;
+    let refused = key(&by_hana, &clerk, &[]).await.unwrap_err();
+    assert_eq!(reason(&refused), "MEMBER_OUTRANKS_CALLER", "{refused}");
     assign(&by_hana, &bob, &["employee"]).await.unwrap();
     by_hana.groups().add_group_members(join("staff", &[&bob])).await.unwrap();
-    // Whoever holds all of it raises nobody.
+    // Whoever holds all of it raises nobody; nor does who acts for them.
+    role(&admin, "portal", &["iam.act_as", "iam.roles.assign"], &["employee"]).await;
+    let portal = account(&admin, "portal", &["portal"]).await;
+    let portal = world.with(&key(&admin, &portal, &[]).await.unwrap()).await;
+    assign(&portal.on_behalf_of(&ada), &ada, &["employee"]).await.unwrap();
     assign(&admin, &hana, &["employee"]).await.unwrap();
     assign(&by_hana, &hana, &["employee"]).await.unwrap();
     world.stop().await;

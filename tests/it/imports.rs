@@ -199,6 +199,7 @@ Fay,ANA@A.example,employee,,,
 Fay,ana@a.example,employee,,,
 Gil,gil@a.example,employee,,paris,2030-01-01
 Hal,hal@@a.example,wizard,12,rome,2020-01-01
+Ida,ida@@a.example,visitor,,,2040-01-01
 ";
     let shown = preview(&admin, "acme", file.as_bytes()).await.unwrap();
     let expected = [
@@ -210,6 +211,7 @@ Hal,hal@@a.example,wizard,12,rome,2020-01-01
         (7, vec!["first_name"]),
         (8, vec!["first_name", "email"]),
         (10, vec!["phone", "email", "role", "workspace", "until"]),
+        (11, vec!["email", "until"]),
     ];
     assert_eq!(errors(&shown), BTreeMap::from(expected));
     assert_eq!(shown.rows[0].errors[0].suggestions, ["employee"]);
@@ -218,7 +220,7 @@ Hal,hal@@a.example,wizard,12,rome,2020-01-01
     let import = shown.import.unwrap();
     assert_eq!(import.status(), pb::ImportStatus::Faulty);
     let totals = import.totals.unwrap();
-    assert_eq!((totals.rows_with_errors, totals.people), (8, 7));
+    assert_eq!((totals.rows_with_errors, totals.people), (9, 8));
     assert_eq!((totals.invited, totals.changed, totals.unchanged), (1, 0, 0));
     assert_eq!(shown.seats_needed, 1);
     let refused = commit(&admin, &import.id).await.unwrap_err();

@@ -153,10 +153,16 @@ async fn whoever_suspends_cannot_erase_sooner_than_the_tenant_wants() {
     let refused = will.memberships().suspend_membership(until(29)).await.unwrap_err();
     assert_eq!(reason(&refused), "PERMISSION_MISSING", "{refused}");
     assert!(refused.message().contains("iam.members.purge"), "{refused}");
-    will.memberships().suspend_membership(until(31)).await.unwrap();
+    let allowed = until(31);
+    will.memberships().suspend_membership(allowed.clone()).await.unwrap();
+    world.advance(2 * DAY);
+    let (acme, will) =
+        (admin(&world, "acme").await, world.sign_in("acme", "will@acme.example").await);
+    will.memberships().suspend_membership(allowed).await.expect("said again, it erases no sooner");
     let refused = will.memberships().suspend_membership(until(1)).await.unwrap_err();
     assert_eq!(reason(&refused), "PERMISSION_MISSING", "{refused}");
     acme.memberships().suspend_membership(until(1)).await.unwrap();
+    will.memberships().suspend_membership(until(9)).await.expect("it keeps for longer");
     world.stop().await;
 }
 

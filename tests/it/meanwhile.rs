@@ -129,15 +129,42 @@ async fn an_invitation_that_promises_nothing_any_more_leads_nowhere() {
         (looked.state(), looked.roles.len())
     };
     assert_eq!(look().await, (pb::LinkState::Open, 1));
+    // It is open as long as a role of it lasts; so it takes no seat, and reminds nobody.
     world.advance(2 * DAY);
-    assert_eq!(look().await, (pb::LinkState::Void, 0));
+    assert_eq!(look().await, (pb::LinkState::Expired, 0));
     let refused = join(&world, &token).await.unwrap_err();
-    assert_eq!(reason(&refused), "INVITATION_VOID", "{refused}");
+    assert_eq!(reason(&refused), "INVITATION_EXPIRED", "{refused}");
     let admin = world.sign_in("acme", "admin@acme.example").await;
     let refused = admin.invitations().resend_invitation(resend(&id)).await.unwrap_err();
     assert_eq!(reason(&refused), "INVITATION_VOID", "{refused}");
-    admin.invitations().cancel_invitation(cancel(&id)).await.unwrap();
     create(&admin, "guest@acme.example", &[]).await.unwrap();
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_long_a_role_may_last_counts_from_joining() {
+    let mut world = World::start().await;
+    let (admin, _) = world.tenant("acme").await;
+    let visitor = pb::CreateRoleRequest {
+        tenant: "acme".into(),
+        key: "visitor".into(),
+        display_names: [("en".to_owned(), "Visitor".to_owned())].into(),
+        permissions: vec!["files.read".into()],
+        max_duration: Some(prost_types::Duration { seconds: 86_400, nanos: 0 }),
+        ..Default::default()
+    };
+    admin.roles().create_role(visitor).await.unwrap();
+    let id = create(&admin, "guest@acme.example", &[("visitor", "")]).await.unwrap();
+    world.mail_to("guest@acme.example").await;
+    world.advance(9 * DAY);
+    let admin = world.sign_in("acme", "admin@acme.example").await;
+    admin.invitations().resend_invitation(resend(&id)).await.unwrap();
+    world.advance(2 * DAY);
+    let token = world.token_to("guest@acme.example").await;
+    let joined = join(&world, &token).await.unwrap().membership.unwrap();
+    let ends = joined.roles[0].end_time.unwrap().seconds;
+    let wanted = world.server.app.clock.now() + chrono::TimeDelta::days(1);
+    assert!((ends - wanted.timestamp()).abs() < 60, "{joined:?}");
     world.stop().await;
 }
 

@@ -45,8 +45,8 @@ pub fn parse(text: &str) -> Result<Vec<Term>> {
 
 /// What can be compared.
 pub const FIELDS: &str = "it can compare `status`, `kind`, `role`, `workspace`, `department` and \
-                          `external_id` by `=`, and `last_sign_in_time` by `<`, and has no `NOT`, no `OR` and no \
-                          brackets";
+                          `external_id` by `=`, and `last_sign_in_time` by `<`, and has no `NOT`, \
+                          no `OR` and no brackets";
 
 pub fn wrong(what: String) -> Error {
     Error::invalid("filter", what)

@@ -50,7 +50,8 @@ fn push_matching(query: &mut Query, wanted: &Wanted<'_>) {
         query.push(format!(
             " and exists (select from invitation_roles h
                join {place} t on t.tenant_id = h.tenant_id and t.id = {column}
-               where h.tenant_id = i.tenant_id and h.invitation_id = i.id
+               left join workspaces w on w.tenant_id = h.tenant_id and w.id = h.workspace_id
+               where h.tenant_id = i.tenant_id and h.invitation_id = i.id and w.deleted_at is null
                  and (h.ends_at is null or h.ends_at > "
         ));
         query.push_bind(*now).push(") and t.key = ").push_bind(key.clone()).push(")");

@@ -352,7 +352,7 @@ impl Model {
                 };
                 for invitation in tenant.invitations.iter_mut().filter(within) {
                     invitation.void = true;
-                    if invitation.state == State::Pending {
+                    if invitation.is_open(self.now) {
                         invitation.state = State::Cancelled;
                     }
                 }
