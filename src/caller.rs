@@ -89,9 +89,15 @@ impl Call {
     /// `INTERNAL` for a request that did not pass the gate.
     pub fn split<T>(request: tonic::Request<T>) -> Result<(Self, T)> {
         let (_, mut extensions, message) = request.into_parts();
-        let call = extensions.remove::<Self>();
-        let call = call.ok_or_else(|| Error::internal("the request did not pass the gate"))?;
-        Ok((call, message))
+        Ok((Self::of(&mut extensions)?, message))
+    }
+
+    /// Takes the call that the gate left in the extensions of a request.
+    ///
+    /// # Errors
+    /// As [`Call::split`].
+    pub fn of(extensions: &mut http::Extensions) -> Result<Self> {
+        extensions.remove().ok_or_else(|| Error::internal("the request did not pass the gate"))
     }
 
     #[must_use]

@@ -8,6 +8,8 @@ use std::{collections::HashMap, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use crate::framing::Unreadable;
+
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The longest name that is repeated to whoever asked for it, the longest message and description, and
@@ -24,6 +26,9 @@ pub enum Error {
     /// The request is malformed; each violation names a field and what it must be.
     #[error("{}", .0.iter().map(|v| format!("{}: {}", v.field, v.description)).collect::<Vec<_>>().join("; "))]
     Invalid(Vec<Violation>),
+    /// The bytes of the request are not its messages; the codes are those that tonic gives.
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
     #[error("{message}")]
     Unauthenticated { reason: &'static str, message: &'static str },
     #[error("{message}")]
@@ -162,6 +167,9 @@ impl Error {
     pub fn code(&self) -> Code {
         match self {
             Self::Invalid(_) => Code::InvalidArgument,
+            Self::Unreadable(Unreadable::Compressed) => Code::Unimplemented,
+            Self::Unreadable(Unreadable::Long) => Code::OutOfRange,
+            Self::Unreadable(Unreadable::Cut | Unreadable::Malformed(_)) => Code::Internal,
             Self::Unauthenticated { .. } => Code::Unauthenticated,
             Self::Denied { .. } => Code::PermissionDenied,
             Self::NotFound { .. } => Code::NotFound,
@@ -195,6 +203,7 @@ impl Error {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Invalid(_) => "INVALID_FIELD",
+            Self::Unreadable(_) => "MESSAGE_UNREADABLE",
             Self::NotFound { .. } => "NOT_FOUND",
             Self::AlreadyExists { .. } => "ALREADY_EXISTS",
             Self::Unavailable { .. } => "UNAVAILABLE",
@@ -244,7 +253,8 @@ impl Error {
             Self::Exhausted { retry_after, .. } | Self::Unavailable { retry_after, .. } => {
                 details.set_retry_info(Some(*retry_after));
             }
-            Self::Unauthenticated { .. }
+            Self::Unreadable(_)
+            | Self::Unauthenticated { .. }
             | Self::Denied { .. }
             | Self::Aborted { .. }
             | Self::Deadline

@@ -45,6 +45,7 @@ pub mod edit;
 pub mod erasure;
 pub mod error;
 pub mod faults;
+pub mod framing;
 pub mod groups;
 pub mod ids;
 pub mod imports;

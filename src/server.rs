@@ -10,6 +10,7 @@ mod proxies;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use axum::{Router, routing::post};
 use secrecy::SecretString;
 use sqlx::{Connection, PgConnection};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
@@ -24,11 +25,12 @@ use crate::{
     db,
     error::is_away,
     faults::Faults,
+    framing::MAX_MESSAGE,
     invitations,
     mail::{Mail, Templates},
     outbox,
     passwords::Passwords,
-    proto,
+    permissions, proto,
     refusals::Refusals,
     replica::{self, Options, Replica, Tail},
     secret::Keys,
@@ -157,7 +159,8 @@ impl Server {
         add_features(&mut routes, &app);
         add_reflection(&mut routes)?;
         let gate = layer::Gate::new(app.clone(), settings.open_reflection);
-        let calls = layer::around(routes.prepare().into_axum_router(), gate);
+        let calls = add_stream(routes.prepare().into_axum_router(), &app);
+        let calls = layer::around(calls, gate);
         let trusted: Arc<[ipnet::IpNet]> = settings.trusted_proxies.into();
         let believe = axum::middleware::from_fn_with_state(trusted, proxies::believe);
         let router = calls.merge(web::router(&app)?).layer(believe);
@@ -441,9 +444,6 @@ fn own_thread(
     }))
 }
 
-/// The longest request message, in bytes.
-const MAX_MESSAGE: usize = 1 << 20;
-
 fn add_features(routes: &mut Routes, app: &App) {
     macro_rules! serve {
         ($($module:ident::$service:ident),* $(,)?) => {{
@@ -472,6 +472,11 @@ fn add_features(routes: &mut Routes, app: &App) {
         user_service_server::UserServiceServer,
         workspace_service_server::WorkspaceServiceServer,
     );
+}
+
+/// The one RPC that is answered from its bytes: it takes the path from its service.
+fn add_stream(router: Router, app: &App) -> Router {
+    router.route(layer::STREAM, post(permissions::serve_stream).with_state(app.clone()))
 }
 
 /// Both versions, since older clients know only the first; with the types of error details, so that

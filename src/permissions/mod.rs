@@ -5,7 +5,6 @@ mod lists;
 mod remedy;
 mod rpc;
 mod sql;
-mod stream;
 
 use std::collections::{HashMap, HashSet};
 
@@ -28,6 +27,7 @@ use crate::{
 };
 
 pub use remedy::{Remedy, RemedyKind};
+pub use rpc::{quick, serve_stream};
 
 /// The most assignments that an explanation shows.
 const MAX_CONSIDERED: usize = 100;

@@ -1,16 +1,17 @@
 //! The PermissionService: generated types in and out.
 
+pub mod quick;
+mod stream;
+mod wire;
+
 use std::time::Duration;
 
-use futures::{FutureExt, StreamExt, stream::BoxStream};
+use futures::stream::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{
-    Answer, Asked, Explained, Grounds, NoHelp, Remedy, RemedyKind, lists,
-    stream::{Answers, Reply},
-};
+pub use self::stream::serve as serve_stream;
+use super::{Answer, Asked, Explained, Grounds, NoHelp, Remedy, RemedyKind, lists};
 use crate::{
-    access::recognise_again,
     app::{App, Rpc},
     caller::Call,
     catalogue,
@@ -80,14 +81,10 @@ impl PermissionService for Rpc {
 
     async fn check_permission_stream(
         &self,
-        request: Request<Streaming<pb::CheckPermissionStreamRequest>>,
+        _: Request<Streaming<pb::CheckPermissionStreamRequest>>,
     ) -> Result<Response<Self::CheckPermissionStreamStream>, Status> {
-        let (mut call, questions) = Call::split(request)?;
-        let app = self.0.clone();
-        let answers = Answers::new(questions, self.0.stopping.clone(), move |question| {
-            answer_streamed(&app, &mut call, question)
-        });
-        Ok(Response::new(answers.boxed()))
+        // The path is taken by [`serve_stream`], which answers from the bytes as they arrive.
+        Err(Error::internal("streams are served elsewhere").into())
     }
 
     async fn explain_permission(
@@ -199,46 +196,9 @@ pub(super) async fn settle(app: &App, asked: Option<&pb::Consistency>) -> Result
     }
 }
 
-/// Answers from memory, or later. The caller is recognised anew: it may have lost its right to ask since
-/// the stream began.
-fn answer_streamed(
-    app: &App,
-    call: &mut Call,
-    question: pb::CheckPermissionStreamRequest,
-) -> Reply<pb::CheckPermissionStreamResponse> {
-    if question.consistency.is_some() {
-        return Reply::Later(answer_streamed_later(app.clone(), call.clone(), question).boxed());
-    }
-    let now = app.clock.now();
-    let pb::CheckPermissionStreamRequest { tenant, subject, permission, resource, .. } = &question;
-    let asked = Asked::parse(&app.keys, tenant, subject, permission, resource);
-    let answer = super::ask_now(app, |facts| {
-        if let Err(ended) = recognise_again(facts, &mut call.caller, now)? {
-            return Ok(Some(Err(ended)));
-        }
-        match &asked {
-            Ok(asked) if !asked.subject.is_address() => {
-                asked.subject.note(&app.activity, now);
-                super::check(facts, call, asked, now).map(Some)
-            }
-            _ => Ok(None),
-        }
-    });
-    let answer = match (answer, asked) {
-        (Some(Ok(Some(answer))), _) => Some(answer),
-        (Some(Err(error)), _) | (Some(Ok(None)), Err(error)) => Some(Err(error)),
-        (Some(Ok(None)), Ok(_)) | (None, _) => None,
-    };
-    match answer {
-        Some(answer) => {
-            let answer = answer.map(|answer| Dated { answer, age: None });
-            Reply::Now(streamed(answer, question.correlation_id))
-        }
-        None => Reply::Later(answer_streamed_later(app.clone(), call.clone(), question).boxed()),
-    }
-}
-
-async fn answer_streamed_later(
+/// The answer to a question of a stream that may have to wait for something. What is wrong with it is its
+/// answer; what is wrong with the caller ends the stream.
+async fn answer_later(
     app: App,
     call: Call,
     question: pb::CheckPermissionStreamRequest,
@@ -253,15 +213,7 @@ async fn answer_streamed_later(
     } = question;
     let question =
         pb::CheckPermissionRequest { tenant, subject, permission, resource, consistency };
-    streamed(check(&app, &call, question).await, correlation_id)
-}
-
-/// What is wrong with one question is its answer; what is wrong with the caller ends the stream.
-fn streamed(
-    answer: Result<Dated<Answer>>,
-    correlation_id: u64,
-) -> Result<pb::CheckPermissionStreamResponse> {
-    let answer = match answer {
+    let answer = match check(&app, &call, question).await {
         Ok(Dated { answer, age }) => pb::CheckPermissionStreamResponse {
             allowed: answer.decision.allowed(),
             reason: pb::Reason::from(answer.decision.reason).into(),

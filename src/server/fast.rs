@@ -8,8 +8,6 @@
 //! request ids and spans; here an answer carries the caller's own `x-request-id`, or none. A panic goes
 //! to the router, too, whose layer reports it; the connection and its other calls go on.
 
-mod checks;
-
 use std::{
     future::poll_fn,
     iter::repeat,
@@ -23,9 +21,7 @@ use futures::FutureExt;
 use h2::{RecvStream, server::SendResponse};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header::CONTENT_TYPE};
 
-use self::checks::{Answerer, Asking};
 use super::{
-    MAX_MESSAGE,
     body::{Unread, poll_data, send_at_once},
     layer,
 };
@@ -34,7 +30,11 @@ use crate::{
     app::App,
     caller::Call,
     decision::{Facts, Time},
-    permissions,
+    framing::{MAX_MESSAGE, PREFIX, frame, unframe},
+    permissions::{
+        self,
+        quick::{self, Answerer, Asking},
+    },
     proto::Rule,
 };
 
@@ -43,8 +43,6 @@ const BATCH: &str = "/rolecall.v1.PermissionService/BatchCheckPermissions";
 const SAMPLED: u32 = 1024;
 /// How long the rest of a message may take to arrive before the router waits for it.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// Before each message: whether it is compressed, and its length in four bytes.
-const PREFIX: usize = 5;
 
 /// The short way; one for each core.
 pub struct Fast {
@@ -123,7 +121,7 @@ impl<'a> Told<'a> {
 
 impl Fast {
     pub fn new(app: App) -> Self {
-        let lanes = [(layer::CHECK, checks::check as Answerer), (BATCH, checks::batch)];
+        let lanes = [(layer::CHECK, quick::check as Answerer), (BATCH, quick::batch)];
         let lane = |(path, answerer)| {
             let (path, rule) = layer::find(path)?;
             Some(Lane { path, rule, answerer, duration: layer::duration(path, "OK") })
@@ -199,7 +197,8 @@ impl Fast {
         if !told.is_ordinary() || !arrived.request.body().is_end_stream() {
             return None;
         }
-        let message = unframe(&arrived.read)?;
+        let message = unframe(&arrived.read).ok()?;
+        let message = message.filter(|message| PREFIX + message.len() == arrived.read.len())?;
         let (keys, activity) = (&self.app.keys, &self.app.activity);
         let same = |(presented, call): &(Presented<'_>, Call)| {
             *presented == told.presented && call.path == lane.path
@@ -216,13 +215,10 @@ impl Fast {
         }
         let (_, call) = known.as_ref()?;
         let asking = Asking { keys, activity, facts, call, now };
-        let mut frame = Vec::with_capacity(64);
-        frame.extend_from_slice(&[0; PREFIX]);
-        (lane.answerer)(&asking, message, &mut frame).ok()??;
-        let length = u32::try_from(frame.len() - PREFIX).ok()?;
-        frame[1..PREFIX].copy_from_slice(&length.to_be_bytes());
+        let mut answer = Vec::with_capacity(64);
+        frame(&mut answer, |answer| (lane.answerer)(&asking, message, answer).ok()?)?;
         let id = told.request_id.filter(|id| layer::is_request_id(id));
-        Some((frame.into(), id.cloned()))
+        Some((answer.into(), id.cloned()))
     }
 
     fn send(&self, call: Arrived, (answer, request_id): Answer, now: Instant) {
@@ -266,14 +262,6 @@ impl Arrived {
             }
         }
     }
-}
-
-/// The one uncompressed message in a whole body.
-fn unframe(body: &[u8]) -> Option<&[u8]> {
-    let (prefix, message) = body.split_first_chunk::<PREFIX>()?;
-    let [compressed, length @ ..] = *prefix;
-    let whole = usize::try_from(u32::from_be_bytes(length)).ok()? == message.len();
-    (compressed == 0 && whole && message.len() <= MAX_MESSAGE).then_some(message)
 }
 
 /// What surrounds the message of an answer that is none but good.

@@ -37,12 +37,9 @@ pub(super) const REQUEST_ID: &str = "rolecall-request-id";
 /// Where a caller may name it.
 pub(super) const GIVEN_ID: &str = "x-request-id";
 pub(super) const CHECK: &str = "/rolecall.v1.PermissionService/CheckPermission";
+pub(super) const STREAM: &str = "/rolecall.v1.PermissionService/CheckPermissionStream";
 /// What answers on an older state when it is asked to.
-const AGED: [&str; 3] = [
-    CHECK,
-    "/rolecall.v1.PermissionService/BatchCheckPermissions",
-    "/rolecall.v1.PermissionService/CheckPermissionStream",
-];
+const AGED: [&str; 3] = [CHECK, "/rolecall.v1.PermissionService/BatchCheckPermissions", STREAM];
 const REFLECTION: &str = "/grpc.reflection.";
 /// The longest that any call takes, whatever deadline it asks for.
 const LONGEST: Duration = Duration::from_secs(60);

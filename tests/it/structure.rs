@@ -54,10 +54,14 @@ fn generated_types_stay_at_the_edge() {
         "change.rs",
     ];
     let may = |path: &str| {
-        path.ends_with("/rpc.rs") || is(path, &edge) || is(path, &["client.rs", "dev/demo.rs"])
+        path.ends_with("/rpc.rs")
+            || path.contains("/rpc/")
+            || is(path, &edge)
+            || is(path, &["client.rs", "dev/demo.rs"])
     };
     assert_eq!(offenders("crate::proto", may), Vec::<String>::new());
     assert_eq!(offenders("proto::{", may), Vec::<String>::new());
+    assert_eq!(offenders("proto as pb", may), Vec::<String>::new());
 }
 
 #[test]

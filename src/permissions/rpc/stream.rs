@@ -1,0 +1,218 @@
+//! CheckPermissionStream, from the bytes of the questions to those of the answers. All questions that
+//! have arrived are answered together, in their order, except those that have to wait for something.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    response::Response,
+};
+use bytes::{Buf, Bytes, BytesMut};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
+use http_body_util::BodyExt;
+use hyper::body::Frame;
+use prost::Message;
+use tokio::sync::watch;
+use tonic::Status;
+
+use super::{
+    super::ask_now,
+    answer_later,
+    quick::{Asking, Run},
+};
+use crate::{
+    access::recognise_again,
+    app::App,
+    caller::Call,
+    error::{Error, Result},
+    framing::{PREFIX, Unreadable, frame, unframe},
+    proto as pb,
+};
+
+/// The most questions that wait at a time; while there are as many, no more are read.
+const WAITING: usize = 1000;
+/// Answers that are sent before more questions are read, in bytes.
+const ENOUGH: usize = 16 << 10;
+
+/// Takes the path of the RPC.
+pub async fn serve(State(app): State<App>, mut request: Request) -> Response {
+    match Answers::new(app, &mut request) {
+        Ok(answers) => {
+            let mut response = Response::new(Body::new(answers));
+            let headers = response.headers_mut();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            response
+        }
+        Err(error) => Status::from(error).into_http(),
+    }
+}
+
+/// The answers to the questions in a body; an error is the last of them. Nothing is spawned or queued: a
+/// client that reads no answers stops its own questions.
+struct Answers {
+    app: App,
+    call: Call,
+    questions: Body,
+    /// What was read of them, and not answered.
+    unread: BytesMut,
+    /// All was read.
+    asked: bool,
+    waiting: FuturesUnordered<BoxFuture<'static, Result<pb::CheckPermissionStreamResponse>>>,
+    stopping: watch::Receiver<bool>,
+    /// Wakes a stream that has nothing to do.
+    stopped: BoxFuture<'static, ()>,
+    /// The last that is said, and whether it was.
+    end: Option<Status>,
+    over: bool,
+}
+
+impl hyper::body::Body for Answers {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let this = self.get_mut();
+        if this.over {
+            return Poll::Ready(None);
+        }
+        let mut answers = Vec::new();
+        if this.end.is_none()
+            && let Poll::Ready(end) = this.poll_answers(&mut answers, cx)
+        {
+            this.end = Some(end.map_or_else(Status::from, |()| Status::ok("")));
+        }
+        if !answers.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(answers.into()))));
+        }
+        let Some(end) = &this.end else { return Poll::Pending };
+        this.over = true;
+        let mut trailers = HeaderMap::new();
+        if end.add_header(&mut trailers).is_err() {
+            trailers.insert("grpc-status", HeaderValue::from_static("13"));
+        }
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+    }
+}
+
+impl Answers {
+    fn new(app: App, request: &mut Request) -> Result<Self> {
+        let encoding = request.headers().get("grpc-encoding");
+        if encoding.is_some_and(|encoding| encoding != "identity") {
+            return Err(Unreadable::Compressed.into());
+        }
+        let call = Call::of(request.extensions_mut())?;
+        let stopping = app.stopping.clone();
+        let mut stop = stopping.clone();
+        let stopped = async move {
+            let _ = stop.wait_for(|stop| *stop).await;
+        };
+        Ok(Self {
+            app,
+            call,
+            questions: std::mem::take(request.body_mut()),
+            unread: BytesMut::new(),
+            asked: false,
+            waiting: FuturesUnordered::new(),
+            stopping,
+            stopped: stopped.boxed(),
+            end: None,
+            over: false,
+        })
+    }
+
+    /// Appends what can be answered; ready when there is no more to come.
+    fn poll_answers(&mut self, answers: &mut Vec<u8>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        if self.stopping.has_changed().unwrap_or(true) {
+            return Poll::Ready(Err(Error::STOPPING));
+        }
+        while answers.len() < ENOUGH {
+            if !self.waiting.is_empty()
+                && let Poll::Ready(Some(answer)) = self.waiting.poll_next_unpin(cx)
+            {
+                append(answers, &answer?)?;
+            } else if self.waiting.len() == WAITING {
+                return Poll::Pending;
+            } else if unframe(&self.unread)?.is_some() {
+                self.answer(answers, cx)?;
+            } else if !self.asked {
+                match self.questions.frame().poll_unpin(cx) {
+                    Poll::Ready(Some(read)) => {
+                        let read = read.map_err(|_| Unreadable::Cut)?;
+                        self.unread.extend_from_slice(&read.into_data().unwrap_or_default());
+                    }
+                    Poll::Ready(None) => self.asked = true,
+                    Poll::Pending => break,
+                }
+            } else if !self.unread.is_empty() {
+                return Poll::Ready(Err(Unreadable::Cut.into()));
+            } else if self.waiting.is_empty() {
+                return Poll::Ready(Ok(()));
+            } else {
+                break;
+            }
+        }
+        self.stopped.poll_unpin(cx).map(|()| Err(Error::STOPPING))
+    }
+
+    /// Answers the questions that were read, up to one that has to wait and with it. The caller is
+    /// recognised anew: it may have lost its right to ask since the stream began.
+    fn answer(&mut self, answers: &mut Vec<u8>, cx: &mut Context<'_>) -> Result<()> {
+        let Self { app, call, unread, waiting, .. } = self;
+        let (now, begun, mut read) = (app.clock.now(), answers.len(), 0);
+        let answered = ask_now(app, |facts| {
+            if let Err(ended) = recognise_again(facts, &mut call.caller, now)? {
+                return Ok(Err(ended));
+            }
+            let (keys, activity) = (&app.keys, &app.activity);
+            let mut run = Run::new(Asking { keys, activity, facts, call, now });
+            while answers.len() < ENOUGH
+                && let Ok(Some(question)) = unframe(&unread[read..])
+            {
+                match run.answer(question, answers)? {
+                    Some(()) => read += PREFIX + question.len(),
+                    None => break,
+                }
+            }
+            Ok(Ok(()))
+        });
+        match answered {
+            Some(Ok(told)) => told?,
+            // They were not confirmed.
+            Some(Err(_)) => {
+                answers.truncate(begun);
+                read = 0;
+            }
+            // A tenant has to be read first.
+            None => {}
+        }
+        unread.advance(read);
+        if answers.len() < ENOUGH
+            && let Some(question) = unframe(unread)?
+        {
+            let length = PREFIX + question.len();
+            let question = pb::CheckPermissionStreamRequest::decode(question);
+            let question = question.map_err(Unreadable::Malformed)?;
+            unread.advance(length);
+            let mut answer = answer_later(app.clone(), call.clone(), question).boxed();
+            match answer.poll_unpin(cx) {
+                Poll::Ready(answer) => append(answers, &answer?)?,
+                Poll::Pending => waiting.push(answer),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn append(answers: &mut Vec<u8>, answer: &pb::CheckPermissionStreamResponse) -> Result<()> {
+    frame(answers, |answers| answer.encode(answers).ok())
+        .ok_or_else(|| Error::internal("an answer is too long"))
+}
