@@ -7,6 +7,7 @@ use super::{
     facts::is_active,
     holdings::{Dates, Place, Search, holdings},
     members::Member,
+    packed::Pack,
     permission::pattern_matches,
     record::{ApiKey, MemberKind, Reach, TenantStatus, Time},
     standing::{active_member, credential_flaw, membership_flaw},
@@ -146,6 +147,11 @@ impl<'a> Party<'a> {
         let flaw = membership_flaw(entry.status, member.as_ref());
         let before = Before { status: entry.status, tenant, system, member, flaw, now };
         Ok(Self { subject, before: Ok(before) })
+    }
+
+    #[inline]
+    pub(super) fn held(&self) -> Option<Pack<'a>> {
+        Some(self.before.as_ref().ok()?.member.as_ref()?.held)
     }
 
     /// What [`decide`] answers about it.

@@ -375,6 +375,18 @@ impl TenantFacts {
         self.asked.load(Ordering::Relaxed)
     }
 
+    /// Touches what the way to a member reads first, and that to a workspace.
+    #[inline]
+    pub(super) fn approach(&self, subject: SubjectId, workspace: Option<&str>) {
+        match subject {
+            SubjectId::User(id) => self.users.approach(id.uuid().as_u128()),
+            SubjectId::Service(id) => self.services.approach(id.uuid().as_u128()),
+        }
+        if let Some(key) = workspace {
+            self.workspaces.approach(key);
+        }
+    }
+
     #[inline]
     pub(super) fn find(&self, subject: SubjectId) -> Option<Member<'_>> {
         match subject {

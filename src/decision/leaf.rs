@@ -7,6 +7,7 @@
 use std::{ops::Range, sync::Arc};
 
 use super::{
+    ahead::touch,
     members::{Head, Member},
     packed::{Item, Pack, Packed, extend},
     record::{MemberKind, MemberStatus},
@@ -76,6 +77,13 @@ impl<'a> Leaf<'a> {
         let (items, filter) = (&words[next(items)], &words[next(filter)]);
         let details = bytemuck::cast_slice(&words[at..]);
         Self { tags, slots, items, filter, details }
+    }
+
+    /// Touches the counts and the bytes of ids.
+    #[inline]
+    pub fn approach(words: &[u64]) {
+        const LINE: usize = 8;
+        touch((words.first().copied(), words.get(LINE).copied(), words.get(2 * LINE).copied()));
     }
 
     #[must_use]

@@ -116,11 +116,24 @@ impl Members {
     #[must_use]
     #[inline]
     pub fn get(&self, id: u128) -> Option<Member<'_>> {
+        Leaf::read(self.leaf_of(id)?).get(id)
+    }
+
+    /// Touches what [`Members::get`] reads first of the leaf.
+    #[inline]
+    pub fn approach(&self, id: u128) {
+        if let Some(words) = self.leaf_of(id) {
+            Leaf::approach(words);
+        }
+    }
+
+    #[inline]
+    fn leaf_of(&self, id: u128) -> Option<&Words> {
         match &self.root {
-            Root::Few(words) => Leaf::read(words.as_ref()?).get(id),
+            Root::Few(words) => words.as_ref(),
             Root::Many(nodes) => {
                 let (node, leaf) = place(nodes, id);
-                Leaf::read(&nodes[node].leaves[leaf].1).get(id)
+                Some(&nodes[node].leaves[leaf].1)
             }
         }
     }

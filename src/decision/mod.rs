@@ -8,6 +8,7 @@
 //! workspaces lie together ([`workspaces`]), and roles with all that they include are rows of bits
 //! ([`roles`]). A whole tenant is put together by [`Bulk`]; afterwards it changes one record at a time.
 
+mod ahead;
 mod authority;
 mod bulk;
 mod bytes;

@@ -2,7 +2,7 @@
 
 use smol_str::SmolStr;
 
-use super::record::Time;
+use super::{ahead::touch, record::Time};
 
 /// Stands for the tenant itself where the number of a workspace is expected.
 pub const TENANT: u32 = u32::MAX;
@@ -128,6 +128,12 @@ impl<'a> Pack<'a> {
     #[must_use]
     pub fn len(self) -> usize {
         self.items.len()
+    }
+
+    /// Touches what is read first.
+    #[inline]
+    pub fn approach(self) {
+        touch(self.items.first().copied());
     }
 
     pub fn items(self) -> impl Iterator<Item = Item> + 'a {

@@ -5,6 +5,7 @@ mod lists;
 mod remedy;
 mod rpc;
 mod sql;
+mod together;
 
 use std::collections::{HashMap, HashSet};
 
@@ -28,6 +29,7 @@ use crate::{
 
 pub use remedy::{Remedy, RemedyKind};
 pub use rpc::{quick, serve_stream};
+pub use together::{BLOCK, Together};
 
 /// The most assignments that an explanation shows.
 const MAX_CONSIDERED: usize = 100;
@@ -51,7 +53,7 @@ pub struct What<'a> {
 }
 
 /// Whom a question names.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Named {
     Id(SubjectId),
     /// A session token; nothing when it is not genuine.
@@ -274,9 +276,18 @@ impl<'a> Admitted<'a> {
 }
 
 /// The subject of questions, or why there is none.
+#[derive(Debug, Clone, Copy)]
 pub struct Found<'a>(Result<Party<'a>, Reason>);
 
 impl Found<'_> {
+    /// Touches what a decision reads first.
+    #[inline]
+    fn approach(&self) {
+        if let Ok(party) = &self.0 {
+            party.approach();
+        }
+    }
+
     #[must_use]
     #[inline]
     pub fn decide(&self, What { permission, resource }: What<'_>) -> Decision {

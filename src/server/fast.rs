@@ -216,7 +216,7 @@ impl Fast {
         let (_, call) = known.as_ref()?;
         let asking = Asking { keys, activity, facts, call, now };
         let mut answer = Vec::with_capacity(64);
-        frame(&mut answer, |answer| (lane.answerer)(&asking, message, answer).ok()?)?;
+        frame(&mut answer, |answer| (lane.answerer)(&asking, message, answer))?;
         let id = told.request_id.filter(|id| layer::is_request_id(id));
         Some((answer.into(), id.cloned()))
     }

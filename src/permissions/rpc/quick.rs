@@ -7,15 +7,15 @@ use prost::{
 };
 
 use super::{
-    super::{Admitted, Asked, MAX_ITEMS, Named, What, admit, check as decide},
+    super::{Asked, BLOCK, MAX_ITEMS, Together, check as decide},
     wire::{Question, items, measure, text},
 };
 use crate::{
     activity::Activity,
     caller::Call,
-    decision::{Facts, TenantNotLoaded, Time},
+    decision::{Facts, Time},
     error::Result,
-    framing::frame,
+    framing::{PREFIX, frame, unframe},
     proto as pb,
     secret::Keys,
 };
@@ -31,133 +31,117 @@ pub struct Asking<'a> {
 }
 
 /// Appends the answer to the encoded question, or gives up.
-pub type Answerer = fn(&Asking<'_>, &[u8], &mut Vec<u8>) -> Result<Option<()>, TenantNotLoaded>;
+pub type Answerer = fn(&Asking<'_>, &[u8], &mut Vec<u8>) -> Option<()>;
 
 const RESULTS: u32 = 1;
 const REVISION: u32 = 100;
 
 /// Answers a CheckPermissionRequest.
-///
-/// # Errors
-/// When the facts of a tenant are not loaded.
-pub fn check(
-    asking: &Asking<'_>,
-    message: &[u8],
-    answer: &mut Vec<u8>,
-) -> Result<Option<()>, TenantNotLoaded> {
-    let Some(question) = Question::read(message, text(message)) else { return Ok(None) };
-    let Question { tenant, subject, permission, resource, .. } = question;
-    let asked = Asked::parse(asking.keys, tenant, subject, permission, resource);
-    let Ok(asked) = asked else { return Ok(None) };
-    if asked.subject.is_address() {
-        return Ok(None);
-    }
-    let Ok(decided) = decide(asking.facts, asking.call, &asked, asking.now)? else {
-        return Ok(None);
-    };
-    asked.subject.note(asking.activity, asking.now);
-    Ok(pb::CheckPermissionResponse::from(decided).encode(answer).ok())
+pub fn check(asking: &Asking<'_>, message: &[u8], answer: &mut Vec<u8>) -> Option<()> {
+    let Asking { keys, activity, facts, call, now } = *asking;
+    let question = Question::read(message, text(message))?;
+    let asked = question.ordinary(keys, question.tenant)?.ok()?;
+    let decided = decide(facts, call, &asked, now).ok()?.ok()?;
+    asked.subject.note(activity, now);
+    pb::CheckPermissionResponse::from(decided).encode(answer).ok()
 }
+
 /// Answers a BatchCheckPermissionsRequest.
-///
-/// # Errors
-/// When the facts of a tenant are not loaded.
-pub fn batch(
-    asking: &Asking<'_>,
-    message: &[u8],
-    answer: &mut Vec<u8>,
-) -> Result<Option<()>, TenantNotLoaded> {
-    let Some((tenant, count)) = measure(message) else { return Ok(None) };
-    if !(1..=MAX_ITEMS).contains(&count) {
-        return Ok(None);
-    }
-    let Asking { facts, call, now, .. } = *asking;
-    let Ok(admitted) = admit(facts, call, tenant, now)? else { return Ok(None) };
-    let mut items = items(message).peekable();
-    while let Some(first) = items.next() {
-        let Some(first) = first else { return Ok(None) };
-        let subject = match Named::parse(asking.keys, first.subject) {
-            Ok(subject) if subject.is_address() => return Ok(None),
-            Ok(subject) => subject,
-            Err(malformed) => {
-                message::encode(RESULTS, &pb::CheckPermissionResult::from(malformed), answer);
-                continue;
+pub fn batch(asking: &Asking<'_>, message: &[u8], answer: &mut Vec<u8>) -> Option<()> {
+    let Asking { keys, activity, facts, call, now } = *asking;
+    let (tenant, count) = measure(message)?;
+    let mut together = Together::new(facts, call, now);
+    together.admit(tenant).filter(|_| (1..=MAX_ITEMS).contains(&count))?;
+    let mut items = items(message);
+    let mut block = Vec::with_capacity(BLOCK);
+    loop {
+        let mut malformed = None;
+        while block.len() < BLOCK
+            && malformed.is_none()
+            && let Some(item) = items.next()
+        {
+            match item?.ordinary(keys, tenant)? {
+                Ok(asked) => block.push(asked),
+                Err(error) => malformed = Some(error),
             }
-        };
-        let found = admitted.find(&subject)?;
-        // Many in a row are often about the same subject.
-        let is_next = |item: &Option<Question<'_>>| {
-            item.as_ref().is_some_and(|item| item.subject == first.subject)
-        };
-        let mut next = Some(first);
-        while let Some(Question { permission, resource, .. }) = next {
-            let result = match What::parse(permission, resource) {
-                Ok(what) => {
-                    subject.note(asking.activity, now);
-                    found.decide(what).into()
-                }
-                Err(malformed) => pb::CheckPermissionResult::from(malformed),
-            };
-            message::encode(RESULTS, &result, answer);
-            next = items.next_if(is_next).flatten();
         }
+        let decided = together.decide(&block, |n, decision| {
+            block[n].subject.note(activity, now);
+            message::encode(RESULTS, &pb::CheckPermissionResult::from(decision), answer);
+        });
+        let last = malformed.is_none() && block.len() < BLOCK;
+        if let Some(error) = malformed.filter(|_| decided == block.len()) {
+            message::encode(RESULTS, &pb::CheckPermissionResult::from(error), answer);
+        } else if decided < block.len() {
+            return None;
+        }
+        if last {
+            break;
+        }
+        block.clear();
     }
     let revision = facts.revision.text();
     let end = pb::BatchCheckPermissionsResponse { revision, ..Default::default() };
-    Ok(end.encode(answer).ok())
+    end.encode(answer).ok()
 }
 
-/// Answers CheckPermissionStreamRequests, one after the other.
-pub struct Run<'a> {
-    asking: Asking<'a>,
-    /// What all answers say.
-    revision: String,
-    /// The last tenant that was asked about: mostly it is that of the next question, too.
-    admitted: Option<(&'a str, Admitted<'a>)>,
-}
-
-impl<'a> Run<'a> {
-    #[must_use]
-    pub fn new(asking: Asking<'a>) -> Self {
-        Self { revision: asking.facts.revision.text(), asking, admitted: None }
-    }
-
-    /// Appends the framed answer to the next question, or gives up.
-    ///
-    /// # Errors
-    /// When the facts of a tenant are not loaded.
-    pub fn answer(
-        &mut self,
-        message: &'a [u8],
-        answers: &mut Vec<u8>,
-    ) -> Result<Option<()>, TenantNotLoaded> {
-        let Asking { keys, activity, facts, call, now } = self.asking;
-        let Some(question) = Question::read(message, None) else { return Ok(None) };
-        let Question { tenant, subject, permission, resource, correlation_id } = question;
-        let Ok(subject) = Named::parse(keys, subject) else { return Ok(None) };
-        let Ok(what) = What::parse(permission, resource) else { return Ok(None) };
-        if subject.is_address() {
-            return Ok(None);
+/// Appends the framed answers to framed CheckPermissionStreamRequests until there are `enough` bytes of
+/// them, and tells how many bytes of questions were answered: up to one that is out of the ordinary.
+pub fn stream(
+    asking: &Asking<'_>,
+    questions: &[u8],
+    answers: &mut Vec<u8>,
+    enough: usize,
+) -> usize {
+    let Asking { keys, activity, facts, call, now } = *asking;
+    let mut together = Together::new(facts, call, now);
+    let revision = facts.revision.text();
+    // With the correlation ids, and where each ends.
+    let (mut block, mut marks) = (Vec::with_capacity(BLOCK), Vec::with_capacity(BLOCK));
+    let mut read = 0;
+    while answers.len() < enough {
+        let mut end = read;
+        while block.len() < BLOCK
+            && let Ok(Some(message)) = unframe(&questions[end..])
+            && let Some(question) = Question::read(message, None)
+            && let Some(Ok(asked)) = question.ordinary(keys, question.tenant)
+        {
+            end += PREFIX + message.len();
+            block.push(asked);
+            marks.push((question.correlation_id, end));
         }
-        let admitted = match self.admitted {
-            Some((known, admitted)) if known == tenant => admitted,
-            _ => match admit(facts, call, tenant, now)? {
-                Ok(admitted) => self.admitted.insert((tenant, admitted)).1,
-                Err(_) => return Ok(None),
-            },
-        };
-        let decision = admitted.find(&subject)?.decide(what);
-        subject.note(activity, now);
-        let answer = pb::CheckPermissionStreamResponse {
-            allowed: decision.allowed(),
-            reason: pb::Reason::from(decision.reason).into(),
-            correlation_id,
-            ..Default::default()
-        };
-        Ok(frame(answers, |answers| {
-            answer.encode(answers).ok()?;
-            string::encode(REVISION, &self.revision, answers);
-            Some(())
-        }))
+        let decided = together.decide(&block, |n, decision| {
+            let (correlation_id, end) = marks[n];
+            block[n].subject.note(activity, now);
+            let answer = pb::CheckPermissionStreamResponse {
+                allowed: decision.allowed(),
+                reason: pb::Reason::from(decision.reason).into(),
+                correlation_id,
+                ..Default::default()
+            };
+            let written = frame(answers, |answers| {
+                answer.encode(answers).ok()?;
+                string::encode(REVISION, &revision, answers);
+                Some(())
+            });
+            if written.is_some() {
+                read = end;
+            }
+        });
+        if decided < BLOCK {
+            break;
+        }
+        block.clear();
+        marks.clear();
+    }
+    read
+}
+
+impl<'a> Question<'a> {
+    /// What is asked, or what is malformed; nothing when it is about an address, which is looked up.
+    fn ordinary(&self, keys: &Keys, tenant: &'a str) -> Option<Result<Asked<'a>>> {
+        let Self { subject, permission, resource, .. } = *self;
+        let asked = Asked::parse(keys, tenant, subject, permission, resource);
+        asked.map(|asked| (!asked.subject.is_address()).then_some(asked)).transpose()
     }
 }

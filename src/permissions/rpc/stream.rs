@@ -24,7 +24,7 @@ use tonic::Status;
 use super::{
     super::ask_now,
     answer_later,
-    quick::{Asking, Run},
+    quick::{self, Asking},
 };
 use crate::{
     access::recognise_again,
@@ -140,7 +140,7 @@ impl Answers {
             {
                 append(answers, &answer?)?;
             } else if self.waiting.len() == WAITING {
-                return Poll::Pending;
+                break;
             } else if unframe(&self.unread)?.is_some() {
                 self.answer(answers, cx)?;
             } else if !self.asked {
@@ -173,15 +173,8 @@ impl Answers {
                 return Ok(Err(ended));
             }
             let (keys, activity) = (&app.keys, &app.activity);
-            let mut run = Run::new(Asking { keys, activity, facts, call, now });
-            while answers.len() < ENOUGH
-                && let Ok(Some(question)) = unframe(&unread[read..])
-            {
-                match run.answer(question, answers)? {
-                    Some(()) => read += PREFIX + question.len(),
-                    None => break,
-                }
-            }
+            let asking = Asking { keys, activity, facts, call, now };
+            read = quick::stream(&asking, unread, answers, ENOUGH);
             Ok(Ok(()))
         });
         match answered {
@@ -191,7 +184,7 @@ impl Answers {
                 answers.truncate(begun);
                 read = 0;
             }
-            // A tenant has to be read first.
+            // The caller's own tenant has to be read first.
             None => {}
         }
         unread.advance(read);
