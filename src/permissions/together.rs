@@ -45,19 +45,21 @@ impl<'a> Together<'a> {
         }
         let admitted: [Option<Admitted<'a>>; BLOCK] =
             array::from_fn(|n| self.admit(asked.get(n)?.tenant));
-        let admitted = || admitted.iter().map_while(|admitted| *admitted).zip(asked);
-        let again = |n: usize| same(n) && asked[n].subject == asked[n - 1].subject;
-        for (n, (admitted, asked)) in admitted().enumerate() {
+        let admitted = || admitted.iter().map_while(|admitted| *admitted).zip(asked).enumerate();
+        // Many in a row are often about the same subject.
+        let again: [bool; BLOCK] = array::from_fn(|n| {
+            n < asked.len() && same(n) && asked[n].subject == asked[n - 1].subject
+        });
+        for (_, (admitted, asked)) in admitted().filter(|(n, _)| !again[*n]) {
             if let Named::Id(subject) = asked.subject
                 && let Some(entry) = admitted.entry
-                && !again(n)
             {
                 entry.approach_member(subject, asked.what.resource);
             }
         }
         let mut found: [Option<Found<'q>>; BLOCK] = [None; BLOCK];
-        for (n, (admitted, asked)) in admitted().enumerate() {
-            if again(n) {
+        for (n, (admitted, asked)) in admitted() {
+            if again[n] {
                 found[n] = found[n - 1];
                 continue;
             }

@@ -7,7 +7,7 @@ use prost::{
 };
 
 use super::{
-    super::{Asked, BLOCK, MAX_ITEMS, Together, check as decide},
+    super::{Asked, BLOCK, MAX_ITEMS, Named, Together, What, check as decide},
     wire::{Question, items, measure, text},
 };
 use crate::{
@@ -40,7 +40,7 @@ const REVISION: u32 = 100;
 pub fn check(asking: &Asking<'_>, message: &[u8], answer: &mut Vec<u8>) -> Option<()> {
     let Asking { keys, activity, facts, call, now } = *asking;
     let question = Question::read(message, text(message))?;
-    let asked = question.ordinary(keys, question.tenant)?.ok()?;
+    let asked = question.ordinary(keys, question.tenant, &mut None)?.ok()?;
     let decided = decide(facts, call, &asked, now).ok()?.ok()?;
     asked.subject.note(activity, now);
     pb::CheckPermissionResponse::from(decided).encode(answer).ok()
@@ -52,7 +52,7 @@ pub fn batch(asking: &Asking<'_>, message: &[u8], answer: &mut Vec<u8>) -> Optio
     let (tenant, count) = measure(message)?;
     let mut together = Together::new(facts, call, now);
     together.admit(tenant).filter(|_| (1..=MAX_ITEMS).contains(&count))?;
-    let mut items = items(message);
+    let (mut items, mut before) = (items(message), None);
     let mut block = Vec::with_capacity(BLOCK);
     loop {
         let mut malformed = None;
@@ -60,7 +60,7 @@ pub fn batch(asking: &Asking<'_>, message: &[u8], answer: &mut Vec<u8>) -> Optio
             && malformed.is_none()
             && let Some(item) = items.next()
         {
-            match item?.ordinary(keys, tenant)? {
+            match item?.ordinary(keys, tenant, &mut before)? {
                 Ok(asked) => block.push(asked),
                 Err(error) => malformed = Some(error),
             }
@@ -98,13 +98,13 @@ pub fn stream(
     let revision = facts.revision.text();
     // With the correlation ids, and where each ends.
     let (mut block, mut marks) = (Vec::with_capacity(BLOCK), Vec::with_capacity(BLOCK));
-    let mut read = 0;
+    let (mut read, mut before) = (0, None);
     while answers.len() < enough {
         let mut end = read;
         while block.len() < BLOCK
             && let Ok(Some(message)) = unframe(&questions[end..])
             && let Some(question) = Question::read(message, None)
-            && let Some(Ok(asked)) = question.ordinary(keys, question.tenant)
+            && let Some(Ok(asked)) = question.ordinary(keys, question.tenant, &mut before)
         {
             end += PREFIX + message.len();
             block.push(asked);
@@ -137,11 +137,28 @@ pub fn stream(
     read
 }
 
+/// Whom the question before was about: mostly it is whom the next one is about, too.
+type Before<'a> = Option<(&'a str, Named)>;
+
 impl<'a> Question<'a> {
     /// What is asked, or what is malformed; nothing when it is about an address, which is looked up.
-    fn ordinary(&self, keys: &Keys, tenant: &'a str) -> Option<Result<Asked<'a>>> {
-        let Self { subject, permission, resource, .. } = *self;
-        let asked = Asked::parse(keys, tenant, subject, permission, resource);
-        asked.map(|asked| (!asked.subject.is_address()).then_some(asked)).transpose()
+    fn ordinary(
+        &self,
+        keys: &Keys,
+        tenant: &'a str,
+        before: &mut Before<'a>,
+    ) -> Option<Result<Asked<'a>>> {
+        let subject = match before {
+            Some((text, subject)) if *text == self.subject => subject.clone(),
+            _ => match Named::parse(keys, self.subject) {
+                Ok(subject) => before.insert((self.subject, subject)).1.clone(),
+                Err(malformed) => return Some(Err(malformed)),
+            },
+        };
+        if subject.is_address() {
+            return None;
+        }
+        let what = What::parse(self.permission, self.resource);
+        Some(what.map(|what| Asked { tenant, subject, what }))
     }
 }
