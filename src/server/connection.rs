@@ -39,6 +39,10 @@ const STREAMS: u32 = 256;
 const MAX_HEADERS: u32 = 16 * 1024;
 /// What a client may send before it hears that it was read, on a connection and on a stream.
 const WINDOW: u32 = 1 << 20;
+/// What h2 may keep of frames beyond their bytes before it ends a connection. In a stream each message is
+/// often a frame, and a question has 64 bytes or more: the window has to stop whoever sends such frames
+/// faster than they are answered, since that ends nothing. A frame counts as 256 bytes.
+const FRAMES: usize = (WINDOW as usize / 64) * (256 - 64);
 /// What waits to be sent on a stream before its body is asked for more.
 const SEND_BUFFER: usize = 400 << 10;
 /// A client that resets more streams than this faster than they are served is cut off.
@@ -158,6 +162,7 @@ fn settings() -> h2::server::Builder {
         .initial_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)
         .max_send_buffer_size(SEND_BUFFER)
+        .data_frame_budget(FRAMES)
         .max_pending_accept_reset_streams(RESETS)
         .max_local_error_reset_streams(Some(RESETS));
     settings

@@ -12,7 +12,8 @@ use std::{
 
 use bytes::Bytes;
 use futures::StreamExt;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
 use prost::Message;
 use rolecall::proto as pb;
 use sqlx::{Connection, Executor, PgConnection};
@@ -28,6 +29,7 @@ use crate::world::{Api, Auth, World, check, field, reason};
 
 pub const CHECK: &str = "/rolecall.v1.PermissionService/CheckPermission";
 pub const BATCH: &str = "/rolecall.v1.PermissionService/BatchCheckPermissions";
+const STREAM: &str = "/rolecall.v1.PermissionService/CheckPermissionStream";
 /// A trace that is kept takes the router.
 const ROUTER: (&str, &str) =
     ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
@@ -42,6 +44,16 @@ pub struct Raw {
 
 /// Sends these bytes as the body of a call.
 pub async fn send(api: &Api, path: &str, body: Bytes, headers: &[(&str, &str)]) -> Raw {
+    send_in_pieces(api, path, vec![body], headers).await
+}
+
+/// The same, each piece in a frame of its own.
+async fn send_in_pieces(
+    api: &Api,
+    path: &str,
+    pieces: Vec<Bytes>,
+    headers: &[(&str, &str)],
+) -> Raw {
     let mut request = http::Request::post(path)
         .header("content-type", "application/grpc")
         .header("te", "trailers")
@@ -49,7 +61,9 @@ pub async fn send(api: &Api, path: &str, body: Bytes, headers: &[(&str, &str)]) 
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let request = request.body(tonic::body::Body::new(Full::new(body))).unwrap();
+    let pieces = pieces.into_iter().map(|piece| Ok::<_, tonic::Status>(Frame::data(piece)));
+    let body = StreamBody::new(futures::stream::iter(pieces));
+    let request = request.body(tonic::body::Body::new(body)).unwrap();
     let (head, body) = api.channel.clone().oneshot(request).await.unwrap().into_parts();
     let body = body.collect().await.unwrap();
     let trailers = body.trailers().cloned().unwrap_or_default();
@@ -220,23 +234,98 @@ async fn a_stream_answers_each_question_and_goes_on_after_a_malformed_one() {
     world.stop().await;
 }
 
+/// The answers in the body of a stream, as (id, allowed, reason or that of the error).
+fn answers(mut body: &[u8]) -> Vec<(u64, bool, String)> {
+    let mut answers = Vec::new();
+    while let Some((prefix, rest)) = body.split_first_chunk::<5>() {
+        let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
+        let answer = pb::CheckPermissionStreamResponse::decode(&rest[..length]).unwrap();
+        assert_eq!(answer.error.is_some(), answer.revision.is_empty(), "{answer:?}");
+        let reason = match &answer.error {
+            Some(error) => format!("{} {}", error.reason, error.field),
+            None => answer.reason().as_str_name().to_owned(),
+        };
+        answers.push((answer.correlation_id, answer.allowed, reason));
+        body = &rest[length..];
+    }
+    answers
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_is_read_however_its_bytes_are_cut() {
+    let mut world = World::start().await;
+    let (_, user) = world.tenant("acme").await;
+    let (_, other) = world.tenant("other").await;
+    let cases = [
+        (check("acme", &user, "iam.administer", ""), true, "REASON_ALLOWED"),
+        (check("acme", &user, "iam.administer", "folders/42"), true, "REASON_ALLOWED"),
+        (check("acme", &user, "iam.administer", "workspaces/x"), false, "REASON_WORKSPACE_UNKNOWN"),
+        (check("other", &user, "iam.administer", ""), false, "REASON_NOT_A_MEMBER"),
+        (check("other", &other, "iam.administer", ""), true, "REASON_ALLOWED"),
+        (check("acme", &user, "iam.administer", "folders"), false, "INVALID_FIELD resource"),
+        (check("acme", "admin@acme.example", "iam.administer", ""), true, "REASON_ALLOWED"),
+        (check("nowhere", &user, "files.read", ""), false, "REASON_TENANT_UNKNOWN"),
+        (check("", "", "", ""), false, "INVALID_FIELD subject"),
+    ];
+    let (mut body, mut expected) = (Vec::new(), Vec::new());
+    for n in 0..500u64 {
+        let id = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let (question, allowed, reason) = &cases[((n * 7 + n / 9) % 9) as usize];
+        body.extend(frame(&streamed(id, question.clone()).encode_to_vec()));
+        expected.push((id, *allowed, (*reason).to_owned()));
+    }
+    let body = Bytes::from(body);
+    for size in [64, 999, 16_384, body.len()] {
+        // The first ones a few bytes at a time.
+        let (first, rest) = body.split_at(5_000);
+        let pieces = first.chunks(3).chain(rest.chunks(size));
+        let pieces = pieces.map(|piece| body.slice_ref(piece)).collect();
+        let raw = send_in_pieces(&world.operator, STREAM, pieces, &[]).await;
+        assert_eq!((raw.code, raw.text.as_str()), (0, ""), "in pieces of {size}");
+        let mut told = answers(&raw.body);
+        told.sort_by_key(|(id, ..)| expected.iter().position(|(other, ..)| other == id));
+        assert_eq!(told, expected, "in pieces of {size}");
+    }
+    let yes = || (7, true, "REASON_ALLOWED".to_owned());
+    // What cannot be read ends it, after the answers to what came before.
+    let good = streamed(7, cases[0].0.clone()).encode_to_vec();
+    for (what, broken) in malformed(&good) {
+        let body = [&frame(&good), &frame(&good), &broken].map(|part| &part[..]).concat();
+        let raw = send(&world.operator, STREAM, body.into(), &[]).await;
+        let whole = if broken.is_empty() { 0 } else { raw.code };
+        assert_eq!(whole == 0, broken.is_empty(), "{what}: {raw:?}");
+        assert_ne!(raw.code, Code::Unknown as i32, "{what}: {raw:?}");
+        let told = answers(&raw.body);
+        assert!(told.starts_with(&[yes(), yes()]), "{what}: {told:?}");
+    }
+    let packed = send(&world.operator, STREAM, frame(&good), &[("grpc-encoding", "gzip")]).await;
+    assert_eq!(packed.code, Code::Unimplemented as i32, "{packed:?}");
+    world.stop().await;
+}
+
+/// Makes the tenant `slow`, which nobody asked about yet.
+async fn unread_tenant(world: &mut World) {
+    let administrator = pb::TenantAdministrator {
+        email: "first@slow.example".into(),
+        first_name: "First".into(),
+        last_name: "Person".into(),
+        ..Default::default()
+    };
+    let create = pb::CreateTenantRequest {
+        key: "slow".into(),
+        display_name: "Slow".into(),
+        administrator: Some(administrator),
+        ..Default::default()
+    };
+    world.operator.tenants().create_tenant(create).await.unwrap();
+    world.mail_to("first@slow.example").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_that_is_being_read_holds_up_only_questions_about_itself() {
     let mut world = World::start().await;
     let (_, user) = world.tenant("acme").await;
-    let create = |key: &str| pb::CreateTenantRequest {
-        key: key.into(),
-        display_name: "Slow".into(),
-        administrator: Some(pb::TenantAdministrator {
-            email: "first@slow.example".into(),
-            first_name: "First".into(),
-            last_name: "Person".into(),
-            ..Default::default()
-        }),
-        ..Default::default()
-    };
-    world.operator.tenants().create_tenant(create("slow")).await.unwrap();
-    world.mail_to("first@slow.example").await;
+    unread_tenant(&mut world).await;
     let (questions, mut answers) = open(&world.operator).await;
     questions.send(streamed(0, check("acme", &user, "iam.administer", ""))).await.unwrap();
     assert_eq!(next(&mut answers).await.0, 0);
@@ -256,6 +345,34 @@ async fn a_tenant_that_is_being_read_holds_up_only_questions_about_itself() {
     assert!(matches!(late.code(), Code::DeadlineExceeded | Code::Cancelled), "{late:?}");
     lock.execute("commit").await.unwrap();
     assert_eq!(next(&mut answers).await, (1, false, "REASON_TENANT_PENDING".to_owned()));
+    world.stop().await;
+}
+
+/// Many clients send each question of a stream in a frame of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_has_to_wait_is_stopped_by_its_window_and_not_by_the_end_of_its_connection() {
+    const QUESTIONS: u64 = 12_000;
+    let mut world = World::start().await;
+    let (_, user) = world.tenant("acme").await;
+    unread_tenant(&mut world).await;
+    let api = world.operator.clone();
+    let url = secrecy::ExposeSecret::expose_secret(&world.database).to_owned();
+    let mut lock = PgConnection::connect(&url).await.unwrap();
+    lock.execute("begin; lock table roles in access exclusive mode").await.unwrap();
+    let question = |id| streamed(id, check("slow", &user, "iam.administer", ""));
+    let pieces = (0..QUESTIONS).map(|id| frame(&question(id).encode_to_vec())).collect();
+    let asking = {
+        let api = api.clone();
+        tokio::spawn(async move { send_in_pieces(&api, STREAM, pieces, &[]).await })
+    };
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(!asking.is_finished(), "nothing waits");
+    // A call beside it on the same connection.
+    let beside = api.users().get_user(pb::GetUserRequest { user_id: user.clone() }).await;
+    assert_eq!(beside.unwrap().into_inner().user.unwrap().id, user);
+    lock.execute("commit").await.unwrap();
+    let told = asking.await.unwrap();
+    assert_eq!((told.code, answers(&told.body).len() as u64), (0, QUESTIONS), "{}", told.text);
     world.stop().await;
 }
 

@@ -343,6 +343,30 @@ impl Tenant {
     }
 }
 
+/// Asks about all worlds in one stream, each time about another than before.
+async fn mixed(tenants: &[Tenant], api: &Api, now: i64) -> usize {
+    let (mut asked, mut expected) = (Vec::new(), Vec::new());
+    for at in PLACES {
+        for word in PERMISSIONS {
+            for m in 0..MEMBERS {
+                for tenant in tenants {
+                    let question = check(&tenant.key(), &tenant.user(m), word, at);
+                    asked.push(streamed(expected.len() as u64, question));
+                    expected.push(naive(&tenant.world, m, word, at, now));
+                }
+            }
+        }
+    }
+    let answers = api.permissions().check_permission_stream(stream::iter(asked)).await;
+    let answers: Vec<_> = answers.unwrap().into_inner().try_collect().await.unwrap();
+    assert_eq!(answers.len(), expected.len());
+    for answer in &answers {
+        let n = usize::try_from(answer.correlation_id).unwrap();
+        assert_eq!(answer.allowed, expected[n], "{:?}", tenants[n % tenants.len()].world);
+    }
+    answers.len()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_way_to_ask_answers_as_the_naive_reference() {
     let config = reference::cases(8);
@@ -371,6 +395,7 @@ async fn every_way_to_ask_answers_as_the_naive_reference() {
     for now in [0, 2, 4] {
         let at_once = stream::iter(&tenants).map(|tenant| tenant.ask(&api, now));
         asked += at_once.buffer_unordered(AT_ONCE).fold(0, async |all, one| all + one).await;
+        asked += mixed(&tenants, &api, now).await;
         server.app.clock.advance(Duration::from_secs(2 * DAY.unsigned_abs()));
     }
     assert!(asked >= 500 * tenants.len(), "only {asked} questions");
