@@ -167,9 +167,11 @@ impl Error {
     pub fn code(&self) -> Code {
         match self {
             Self::Invalid(_) => Code::InvalidArgument,
-            Self::Unreadable(Unreadable::Compressed) => Code::Unimplemented,
+            Self::Unreadable(Unreadable::Encoding) => Code::Unimplemented,
             Self::Unreadable(Unreadable::Long) => Code::OutOfRange,
-            Self::Unreadable(Unreadable::Cut | Unreadable::Malformed(_)) => Code::Internal,
+            Self::Unreadable(
+                Unreadable::Compressed | Unreadable::Cut | Unreadable::Malformed(_),
+            ) => Code::Internal,
             Self::Unauthenticated { .. } => Code::Unauthenticated,
             Self::Denied { .. } => Code::PermissionDenied,
             Self::NotFound { .. } => Code::NotFound,

@@ -4,14 +4,16 @@
 /// Why the bytes of a request are not its messages.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
-    #[error("a message is compressed; send it as it is")]
+    #[error("messages cannot be compressed; send them as they are")]
+    Encoding,
+    #[error("a message says that it is compressed, and the headers do not; send it as it is")]
     Compressed,
     #[error("a message is longer than {MAX_MESSAGE} bytes; send it in parts")]
     Long,
-    #[error("the request ended within a message; send it again")]
+    #[error("the request ended before its last message did; send it again")]
     Cut,
     #[error("a message is malformed: {0}; encode it by the published schema")]
-    Malformed(#[from] prost::DecodeError),
+    Malformed(prost::DecodeError),
 }
 
 /// What stands before each message.

@@ -474,7 +474,7 @@ fn add_features(routes: &mut Routes, app: &App) {
     );
 }
 
-/// The one RPC that is answered from its bytes: it takes the path from its service.
+/// The one RPC below the gate that is answered from its bytes: it takes the path from its service.
 fn add_stream(router: Router, app: &App) -> Router {
     router.route(layer::STREAM, post(permissions::serve_stream).with_state(app.clone()))
 }

@@ -29,13 +29,13 @@ use crate::{
 
 pub use remedy::{Remedy, RemedyKind};
 pub use rpc::{quick, serve_stream};
-pub use together::{BLOCK, Together};
+use together::{BLOCK, Together};
 
 /// The most assignments that an explanation shows.
 const MAX_CONSIDERED: usize = 100;
 
 /// The most items of a batch.
-pub const MAX_ITEMS: usize = 1000;
+const MAX_ITEMS: usize = 1000;
 
 /// A question, checked for its form.
 #[derive(Debug, Clone)]
@@ -47,7 +47,7 @@ pub struct Asked<'a> {
 
 /// What a question is about, apart from the subject.
 #[derive(Debug, Clone, Copy)]
-pub struct What<'a> {
+struct What<'a> {
     permission: Permission<'a>,
     resource: Resource<'a>,
 }
@@ -213,7 +213,7 @@ async fn ask_as<T>(
 
 /// A caller who may ask about one tenant, and the facts that answer.
 #[derive(Clone, Copy)]
-pub struct Admitted<'a> {
+struct Admitted<'a> {
     facts: &'a Facts,
     /// Nothing for a tenant that does not exist.
     entry: Option<&'a TenantEntry>,
@@ -225,7 +225,7 @@ pub struct Admitted<'a> {
 ///
 /// # Errors
 /// When the facts of a tenant are not loaded; the inner error is the refusal of the caller.
-pub fn admit<'a>(
+fn admit<'a>(
     facts: &'a Facts,
     call: &Call,
     tenant: &'a str,
@@ -277,7 +277,7 @@ impl<'a> Admitted<'a> {
 
 /// The subject of questions, or why there is none.
 #[derive(Debug, Clone, Copy)]
-pub struct Found<'a>(Result<Party<'a>, Reason>);
+struct Found<'a>(Result<Party<'a>, Reason>);
 
 impl Found<'_> {
     /// Touches what a decision reads first.
@@ -302,7 +302,7 @@ impl Found<'_> {
 ///
 /// # Errors
 /// As [`admit`].
-pub fn check(
+fn check(
     facts: &Facts,
     call: &Call,
     asked: &Asked<'_>,

@@ -67,8 +67,12 @@ impl<'a> Together<'a> {
             party.approach();
             found[n] = Some(party);
         }
-        let found = found.iter().map_while(Option::as_ref).zip(asked).enumerate();
-        found.map(|(n, (found, asked))| tell(n, found.decide(asked.what))).count()
+        let mut decided = 0;
+        for (found, asked) in found.iter().map_while(Option::as_ref).zip(asked) {
+            tell(decided, found.decide(asked.what));
+            decided += 1;
+        }
+        decided
     }
 
     /// Nothing: it may not ask about this tenant, or the tenant has to be read first.

@@ -37,12 +37,14 @@ use crate::caller::Peer;
 /// Calls in flight on one connection.
 const STREAMS: u32 = 256;
 const MAX_HEADERS: u32 = 16 * 1024;
-/// What a client may send before it hears that it was read, on a connection and on a stream.
+/// What a client may send before it hears that it was read, on a connection and on a stream: one stream
+/// that is not read leaves room for the others.
 const WINDOW: u32 = 1 << 20;
-/// What h2 may keep of frames beyond their bytes before it ends a connection. In a stream each message is
-/// often a frame, and a question has 64 bytes or more: the window has to stop whoever sends such frames
-/// faster than they are answered, since that ends nothing. A frame counts as 256 bytes.
-const FRAMES: usize = (WINDOW as usize / 64) * (256 - 64);
+const STREAM_WINDOW: u32 = 256 << 10;
+/// What h2 may keep of frames beyond their bytes before it ends a connection: a frame counts as 256 bytes.
+/// Many clients send each message of a stream in a frame of its own, and a question has forty bytes or
+/// more: the window has to stop whoever asks faster than is answered, since that ends nothing.
+const FRAMES: usize = (WINDOW as usize / 32) * (256 - 32);
 /// What waits to be sent on a stream before its body is asked for more.
 const SEND_BUFFER: usize = 400 << 10;
 /// A client that resets more streams than this faster than they are served is cut off.
@@ -159,7 +161,7 @@ fn settings() -> h2::server::Builder {
     settings
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(MAX_HEADERS)
-        .initial_window_size(WINDOW)
+        .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(WINDOW)
         .max_send_buffer_size(SEND_BUFFER)
         .data_frame_budget(FRAMES)

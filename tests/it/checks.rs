@@ -263,10 +263,14 @@ async fn a_stream_is_read_however_its_bytes_are_cut() {
         (check("other", &user, "iam.administer", ""), false, "REASON_NOT_A_MEMBER"),
         (check("other", &other, "iam.administer", ""), true, "REASON_ALLOWED"),
         (check("acme", &user, "iam.administer", "folders"), false, "INVALID_FIELD resource"),
-        (check("acme", "admin@acme.example", "iam.administer", ""), true, "REASON_ALLOWED"),
+        (check("acme", "rck_unknown", "files.read", ""), false, "REASON_SUBJECT_UNKNOWN"),
         (check("nowhere", &user, "files.read", ""), false, "REASON_TENANT_UNKNOWN"),
         (check("", "", "", ""), false, "INVALID_FIELD subject"),
     ];
+    for (question, ..) in [&cases[0], &cases[4]] {
+        // In memory, so that no question waits.
+        world.operator.permissions().check_permission(question.clone()).await.unwrap();
+    }
     let (mut body, mut expected) = (Vec::new(), Vec::new());
     for n in 0..500u64 {
         let id = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -282,9 +286,7 @@ async fn a_stream_is_read_however_its_bytes_are_cut() {
         let pieces = pieces.map(|piece| body.slice_ref(piece)).collect();
         let raw = send_in_pieces(&world.operator, STREAM, pieces, &[]).await;
         assert_eq!((raw.code, raw.text.as_str()), (0, ""), "in pieces of {size}");
-        let mut told = answers(&raw.body);
-        told.sort_by_key(|(id, ..)| expected.iter().position(|(other, ..)| other == id));
-        assert_eq!(told, expected, "in pieces of {size}");
+        assert_eq!(answers(&raw.body), expected, "in pieces of {size}");
     }
     let yes = || (7, true, "REASON_ALLOWED".to_owned());
     // What cannot be read ends it, after the answers to what came before.
@@ -292,9 +294,10 @@ async fn a_stream_is_read_however_its_bytes_are_cut() {
     for (what, broken) in malformed(&good) {
         let body = [&frame(&good), &frame(&good), &broken].map(|part| &part[..]).concat();
         let raw = send(&world.operator, STREAM, body.into(), &[]).await;
-        let whole = if broken.is_empty() { 0 } else { raw.code };
-        assert_eq!(whole == 0, broken.is_empty(), "{what}: {raw:?}");
-        assert_ne!(raw.code, Code::Unknown as i32, "{what}: {raw:?}");
+        // As where tonic reads it.
+        let alone = send(&world.operator, CHECK, broken.clone(), &[ROUTER]).await;
+        let code = if broken.is_empty() { 0 } else { alone.code };
+        assert_eq!(raw.code, code, "{what}: {raw:?} {alone:?}");
         let told = answers(&raw.body);
         assert!(told.starts_with(&[yes(), yes()]), "{what}: {told:?}");
     }
@@ -351,28 +354,91 @@ async fn a_tenant_that_is_being_read_holds_up_only_questions_about_itself() {
 /// Many clients send each question of a stream in a frame of its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_has_to_wait_is_stopped_by_its_window_and_not_by_the_end_of_its_connection() {
-    const QUESTIONS: u64 = 12_000;
+    const QUESTIONS: u64 = 20_000;
     let mut world = World::start().await;
     let (_, user) = world.tenant("acme").await;
     unread_tenant(&mut world).await;
     let api = world.operator.clone();
+    let beside = || check("acme", &user, "iam.administer", "");
+    api.permissions().check_permission(beside()).await.unwrap();
     let url = secrecy::ExposeSecret::expose_secret(&world.database).to_owned();
     let mut lock = PgConnection::connect(&url).await.unwrap();
     lock.execute("begin; lock table roles in access exclusive mode").await.unwrap();
-    let question = |id| streamed(id, check("slow", &user, "iam.administer", ""));
-    let pieces = (0..QUESTIONS).map(|id| frame(&question(id).encode_to_vec())).collect();
-    let asking = {
-        let api = api.clone();
-        tokio::spawn(async move { send_in_pieces(&api, STREAM, pieces, &[]).await })
+    // The shortest there are, too.
+    for subject in [user.as_str(), "x@y.example"] {
+        let question = |id| streamed(id, check("slow", subject, "a.b", ""));
+        let pieces: Vec<Bytes> =
+            (0..QUESTIONS).map(|id| frame(&question(id).encode_to_vec())).collect();
+        let length: usize = pieces.iter().map(Bytes::len).sum();
+        assert!(length > 600_000, "more than a window, and than all that waits: {length}");
+        let asking = {
+            let api = api.clone();
+            tokio::spawn(async move { send_in_pieces(&api, STREAM, pieces, &[]).await })
+        };
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert!(!asking.is_finished(), "nothing waits");
+        // A call beside it on the same connection.
+        let answer = api.permissions().check_permission(beside()).await;
+        assert!(answer.unwrap().into_inner().allowed);
+        if subject == user {
+            asking.abort();
+        } else {
+            lock.execute("commit").await.unwrap();
+            let told = asking.await.unwrap();
+            let count = answers(&told.body).len() as u64;
+            assert_eq!((told.code, count), (0, QUESTIONS), "{}", told.text);
+        }
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_out_of_the_ordinary_among_questions_that_arrive_together_changes_no_other() {
+    let mut world = World::start().await;
+    let (admin, user) = world.tenant("acme").await;
+    let (_, other) = world.tenant("other").await;
+    unread_tenant(&mut world).await;
+    let (account, _, secret) = checker(&admin).await;
+    let session = world.session("acme", "admin@acme.example").await;
+    let forged = format!("{}A", &session[..session.len() - 1]);
+    let ask = async |api: &Api, questions: &[pb::CheckPermissionRequest]| {
+        let messages = (0..).zip(questions).map(|(id, question)| streamed(id, question.clone()));
+        let frames: Vec<Bytes> = messages.map(|m| frame(&m.encode_to_vec())).collect();
+        let raw = send(api, STREAM, frames.concat().into(), &[]).await;
+        (raw.code, answers(&raw.body))
     };
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    assert!(!asking.is_finished(), "nothing waits");
-    // A call beside it on the same connection.
-    let beside = api.users().get_user(pb::GetUserRequest { user_id: user.clone() }).await;
-    assert_eq!(beside.unwrap().into_inner().user.unwrap().id, user);
-    lock.execute("commit").await.unwrap();
-    let told = asking.await.unwrap();
-    assert_eq!((told.code, answers(&told.body).len() as u64), (0, QUESTIONS), "{}", told.text);
+    // A caller who may ask here and not there.
+    let own = || check("acme", &user, "iam.administer", "");
+    let mut questions = vec![own(); 11];
+    questions[5].tenant = "other".into();
+    let (code, told) = ask(&admin, &questions).await;
+    assert_eq!((code, told.len()), (Code::PermissionDenied as i32, 5));
+    // Every kind of subject, twice, each as if it were alone.
+    let kinds = [&user, &other, &account, &secret, &session, &forged, &forged, &user];
+    let questions: Vec<_> = kinds
+        .iter()
+        .flat_map(|subject| vec![check("acme", subject, "iam.administer", ""); 2])
+        .collect();
+    let (code, told) = ask(&admin, &questions).await;
+    assert_eq!((code, told.len()), (0, questions.len()));
+    for (n, question) in questions.into_iter().enumerate() {
+        let alone = admin.permissions().check_permission(question).await.unwrap().into_inner();
+        let reason = alone.reason().as_str_name().to_owned();
+        assert_eq!(told[n], (n as u64, alone.allowed, reason));
+    }
+    // A tenant that has to be read first, and somebody to look up.
+    let mut questions = vec![own(); 30];
+    questions[3].tenant = "slow".into();
+    questions[20].subject = "admin@acme.example".into();
+    let (code, told) = ask(&world.operator, &questions).await;
+    assert_eq!(code, 0);
+    let usual = |id: &u64| ![3, 20].contains(id);
+    let order: Vec<u64> = told.iter().map(|(id, ..)| *id).filter(usual).collect();
+    assert_eq!(order, (0..30).filter(usual).collect::<Vec<_>>());
+    for (id, allowed, reason) in told {
+        let expected = if id == 3 { "REASON_TENANT_PENDING" } else { "REASON_ALLOWED" };
+        assert_eq!((allowed, reason.as_str()), (id != 3, expected), "{id}");
+    }
     world.stop().await;
 }
 

@@ -40,7 +40,11 @@ const REVISION: u32 = 100;
 pub fn check(asking: &Asking<'_>, message: &[u8], answer: &mut Vec<u8>) -> Option<()> {
     let Asking { keys, activity, facts, call, now } = *asking;
     let question = Question::read(message, text(message))?;
-    let asked = question.ordinary(keys, question.tenant, &mut None)?.ok()?;
+    let Question { tenant, subject, permission, resource, .. } = question;
+    let asked = Asked::parse(keys, tenant, subject, permission, resource).ok()?;
+    if asked.subject.is_address() {
+        return None;
+    }
     let decided = decide(facts, call, &asked, now).ok()?.ok()?;
     asked.subject.note(activity, now);
     pb::CheckPermissionResponse::from(decided).encode(answer).ok()
@@ -60,10 +64,7 @@ pub fn batch(asking: &Asking<'_>, message: &[u8], answer: &mut Vec<u8>) -> Optio
             && malformed.is_none()
             && let Some(item) = items.next()
         {
-            match item?.ordinary(keys, tenant, &mut before)? {
-                Ok(asked) => block.push(asked),
-                Err(error) => malformed = Some(error),
-            }
+            malformed = item?.add_to(&mut block, keys, tenant, &mut before)?.err();
         }
         let decided = together.decide(&block, |n, decision| {
             block[n].subject.note(activity, now);
@@ -104,10 +105,9 @@ pub fn stream(
         while block.len() < BLOCK
             && let Ok(Some(message)) = unframe(&questions[end..])
             && let Some(question) = Question::read(message, None)
-            && let Some(Ok(asked)) = question.ordinary(keys, question.tenant, &mut before)
+            && let Some(Ok(())) = question.add_to(&mut block, keys, question.tenant, &mut before)
         {
             end += PREFIX + message.len();
-            block.push(asked);
             marks.push((question.correlation_id, end));
         }
         let decided = together.decide(&block, |n, decision| {
@@ -141,24 +141,24 @@ pub fn stream(
 type Before<'a> = Option<(&'a str, Named)>;
 
 impl<'a> Question<'a> {
-    /// What is asked, or what is malformed; nothing when it is about an address, which is looked up.
-    fn ordinary(
+    /// Appends what is asked, or tells what is malformed; nothing when it is about an address, which is
+    /// looked up.
+    fn add_to(
         &self,
+        block: &mut Vec<Asked<'a>>,
         keys: &Keys,
         tenant: &'a str,
         before: &mut Before<'a>,
-    ) -> Option<Result<Asked<'a>>> {
-        let subject = match before {
-            Some((text, subject)) if *text == self.subject => subject.clone(),
-            _ => match Named::parse(keys, self.subject) {
-                Ok(subject) => before.insert((self.subject, subject)).1.clone(),
+    ) -> Option<Result<()>> {
+        if before.as_ref().is_none_or(|(text, _)| *text != self.subject) {
+            match Named::parse(keys, self.subject) {
+                Ok(subject) => *before = Some((self.subject, subject)),
                 Err(malformed) => return Some(Err(malformed)),
-            },
-        };
-        if subject.is_address() {
-            return None;
+            }
         }
-        let what = What::parse(self.permission, self.resource);
-        Some(what.map(|what| Asked { tenant, subject, what }))
+        let (_, subject) = before.as_ref().filter(|(_, subject)| !subject.is_address())?;
+        Some(What::parse(self.permission, self.resource).map(|what| {
+            block.push(Asked { tenant, subject: subject.clone(), what });
+        }))
     }
 }

@@ -18,7 +18,6 @@ use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
 use http_body_util::BodyExt;
 use hyper::body::Frame;
 use prost::Message;
-use tokio::sync::watch;
 use tonic::Status;
 
 use super::{
@@ -49,7 +48,12 @@ pub async fn serve(State(app): State<App>, mut request: Request) -> Response {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
             response
         }
-        Err(error) => Status::from(error).into_http(),
+        Err(error) => {
+            let mut response = Status::from(error).into_http();
+            let headers = response.headers_mut();
+            headers.insert("grpc-accept-encoding", HeaderValue::from_static("identity"));
+            response
+        }
     }
 }
 
@@ -61,11 +65,12 @@ struct Answers {
     questions: Body,
     /// What was read of them, and not answered.
     unread: BytesMut,
+    /// How much of that was decided from facts that turned out not to count: it is answered one by one.
+    unsure: usize,
     /// All was read.
     asked: bool,
     waiting: FuturesUnordered<BoxFuture<'static, Result<pb::CheckPermissionStreamResponse>>>,
-    stopping: watch::Receiver<bool>,
-    /// Wakes a stream that has nothing to do.
+    /// The server stops.
     stopped: BoxFuture<'static, ()>,
     /// The last that is said, and whether it was.
     end: Option<Status>,
@@ -107,22 +112,21 @@ impl Answers {
     fn new(app: App, request: &mut Request) -> Result<Self> {
         let encoding = request.headers().get("grpc-encoding");
         if encoding.is_some_and(|encoding| encoding != "identity") {
-            return Err(Unreadable::Compressed.into());
+            return Err(Unreadable::Encoding.into());
         }
         let call = Call::of(request.extensions_mut())?;
-        let stopping = app.stopping.clone();
-        let mut stop = stopping.clone();
+        let mut stopping = app.stopping.clone();
         let stopped = async move {
-            let _ = stop.wait_for(|stop| *stop).await;
+            let _ = stopping.wait_for(|stop| *stop).await;
         };
         Ok(Self {
             app,
             call,
             questions: std::mem::take(request.body_mut()),
             unread: BytesMut::new(),
+            unsure: 0,
             asked: false,
             waiting: FuturesUnordered::new(),
-            stopping,
             stopped: stopped.boxed(),
             end: None,
             over: false,
@@ -131,7 +135,7 @@ impl Answers {
 
     /// Appends what can be answered; ready when there is no more to come.
     fn poll_answers(&mut self, answers: &mut Vec<u8>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        if self.stopping.has_changed().unwrap_or(true) {
+        if self.stopped.poll_unpin(cx).is_ready() {
             return Poll::Ready(Err(Error::STOPPING));
         }
         while answers.len() < ENOUGH {
@@ -160,13 +164,35 @@ impl Answers {
                 break;
             }
         }
-        self.stopped.poll_unpin(cx).map(|()| Err(Error::STOPPING))
+        Poll::Pending
     }
 
-    /// Answers the questions that were read, up to one that has to wait and with it. The caller is
-    /// recognised anew: it may have lost its right to ask since the stream began.
+    /// Answers the questions that were read, up to one that has to wait and with it.
     fn answer(&mut self, answers: &mut Vec<u8>, cx: &mut Context<'_>) -> Result<()> {
-        let Self { app, call, unread, waiting, .. } = self;
+        if self.unsure == 0 {
+            self.answer_now(answers)?;
+        }
+        if answers.len() < ENOUGH
+            && let Some(question) = unframe(&self.unread)?
+        {
+            let length = PREFIX + question.len();
+            let question = pb::CheckPermissionStreamRequest::decode(question);
+            let question = question.map_err(Unreadable::Malformed)?;
+            self.unread.advance(length);
+            self.unsure = self.unsure.saturating_sub(length);
+            let mut answer = answer_later(self.app.clone(), self.call.clone(), question).boxed();
+            match answer.poll_unpin(cx) {
+                Poll::Ready(answer) => append(answers, &answer?)?,
+                Poll::Pending => self.waiting.push(answer),
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers from memory what can be, up to a question that is out of the ordinary. The caller is
+    /// recognised anew: it may have lost its right to ask since the stream began.
+    fn answer_now(&mut self, answers: &mut Vec<u8>) -> Result<()> {
+        let Self { app, call, unread, .. } = self;
         let (now, begun, mut read) = (app.clock.now(), answers.len(), 0);
         let answered = ask_now(app, |facts| {
             if let Err(ended) = recognise_again(facts, &mut call.caller, now)? {
@@ -179,28 +205,15 @@ impl Answers {
         });
         match answered {
             Some(Ok(told)) => told?,
-            // They were not confirmed.
+            // The lease is over.
             Some(Err(_)) => {
                 answers.truncate(begun);
-                read = 0;
+                self.unsure = std::mem::take(&mut read);
             }
             // The caller's own tenant has to be read first.
             None => {}
         }
         unread.advance(read);
-        if answers.len() < ENOUGH
-            && let Some(question) = unframe(unread)?
-        {
-            let length = PREFIX + question.len();
-            let question = pb::CheckPermissionStreamRequest::decode(question);
-            let question = question.map_err(Unreadable::Malformed)?;
-            unread.advance(length);
-            let mut answer = answer_later(app.clone(), call.clone(), question).boxed();
-            match answer.poll_unpin(cx) {
-                Poll::Ready(answer) => append(answers, &answer?)?,
-                Poll::Pending => waiting.push(answer),
-            }
-        }
         Ok(())
     }
 }
