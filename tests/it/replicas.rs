@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use futures::TryStreamExt;
 use rolecall::{
     ids::Revision,
     proto::{self as pb, consistency::Requirement},
@@ -72,6 +73,27 @@ async fn ask(
     let question =
         pb::CheckPermissionRequest { consistency, ..check("acme", subject, "iam.administer", "") };
     Ok(api.permissions().check_permission(question).await?.into_inner())
+}
+
+/// The answers of one stream to the same question, each as new as this.
+async fn stream(
+    api: &Api,
+    subject: &str,
+    requirements: [Option<Requirement>; 4],
+) -> Vec<pb::CheckPermissionStreamResponse> {
+    let questions: Vec<_> = (0..)
+        .zip(requirements)
+        .map(|(correlation_id, requirement)| pb::CheckPermissionStreamRequest {
+            tenant: "acme".into(),
+            subject: subject.into(),
+            permission: "iam.administer".into(),
+            resource: String::new(),
+            correlation_id,
+            consistency: requirement.map(|r| pb::Consistency { requirement: Some(r) }),
+        })
+        .collect();
+    let answers = api.permissions().check_permission_stream(futures::stream::iter(questions)).await;
+    answers.unwrap().into_inner().try_collect().await.unwrap()
 }
 
 fn within(seconds: i64) -> Option<Requirement> {
@@ -239,6 +261,15 @@ async fn a_server_that_hears_nothing_answers_nothing_but_what_may_be_old() {
     batch.consistency = Some(pb::Consistency { requirement: within(60) });
     let asked = api.permissions().batch_check_permissions(batch).await.unwrap().into_inner();
     assert!(asked.results[0].allowed && asked.staleness.is_some(), "{asked:?}");
+    let requirements = [None, None, within(60), None];
+    let told = stream(&api, &user, requirements).await;
+    let old = |n: usize| n == 2;
+    for (n, answer) in told.iter().enumerate() {
+        assert_eq!(answer.correlation_id, n as u64, "{told:?}");
+        assert_eq!((answer.allowed, answer.staleness.is_some()), (old(n), old(n)), "{answer:?}");
+        let error = answer.error.as_ref().map_or("", |error| &error.reason);
+        assert_eq!(error, if old(n) { "" } else { "UNAVAILABLE" });
+    }
     until(async || (status("").await == "NOT_SERVING").then_some(())).await;
     assert_eq!(status("live").await, "SERVING", "a restart would not help");
 
