@@ -76,7 +76,7 @@ impl<'a> Together<'a> {
     }
 
     /// Nothing: it may not ask about this tenant, or the tenant has to be read first.
-    pub fn admit(&mut self, tenant: &'a str) -> Option<Admitted<'a>> {
+    fn admit(&mut self, tenant: &'a str) -> Option<Admitted<'a>> {
         match self.admitted {
             Some((known, admitted)) if known == tenant => Some(admitted),
             _ => {

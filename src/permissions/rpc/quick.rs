@@ -7,14 +7,13 @@ use prost::{
 };
 
 use super::{
-    super::{Asked, BLOCK, MAX_ITEMS, Named, Together, What, check as decide},
+    super::{Asked, BLOCK, MAX_ITEMS, Named, Together, What, admit, check as decide},
     wire::{Question, items, measure, text},
 };
 use crate::{
     activity::Activity,
     caller::Call,
     decision::{Facts, Time},
-    error::Result,
     framing::{PREFIX, frame, unframe},
     proto as pb,
     secret::Keys,
@@ -40,46 +39,48 @@ const REVISION: u32 = 100;
 pub fn check(asking: &Asking<'_>, message: &[u8], answer: &mut Vec<u8>) -> Option<()> {
     let Asking { keys, activity, facts, call, now } = *asking;
     let question = Question::read(message, text(message))?;
-    let Question { tenant, subject, permission, resource, .. } = question;
-    let asked = Asked::parse(keys, tenant, subject, permission, resource).ok()?;
-    if asked.subject.is_address() {
-        return None;
-    }
+    let asked = question.ordinary(keys)?;
     let decided = decide(facts, call, &asked, now).ok()?.ok()?;
     asked.subject.note(activity, now);
     pb::CheckPermissionResponse::from(decided).encode(answer).ok()
 }
 
-/// Answers a BatchCheckPermissionsRequest.
+/// Answers a BatchCheckPermissionsRequest. Its questions are about one tenant, so that most of what they
+/// read is near already, and often about one subject, which is found once for all that follow.
 pub fn batch(asking: &Asking<'_>, message: &[u8], answer: &mut Vec<u8>) -> Option<()> {
     let Asking { keys, activity, facts, call, now } = *asking;
     let (tenant, count) = measure(message)?;
-    let mut together = Together::new(facts, call, now);
-    together.admit(tenant).filter(|_| (1..=MAX_ITEMS).contains(&count))?;
-    let (mut items, mut before) = (items(message), None);
-    let mut block = Vec::with_capacity(BLOCK);
-    loop {
-        let mut malformed = None;
-        while block.len() < BLOCK
-            && malformed.is_none()
-            && let Some(item) = items.next()
-        {
-            malformed = item?.add_to(&mut block, keys, tenant, &mut before)?.err();
+    if !(1..=MAX_ITEMS).contains(&count) {
+        return None;
+    }
+    let admitted = admit(facts, call, tenant, now).ok()?.ok()?;
+    let mut items = items(message).peekable();
+    while let Some(first) = items.next() {
+        let first = first?;
+        let subject = match Named::parse(keys, first.subject) {
+            Ok(subject) if subject.is_address() => return None,
+            Ok(subject) => subject,
+            Err(malformed) => {
+                message::encode(RESULTS, &pb::CheckPermissionResult::from(malformed), answer);
+                continue;
+            }
+        };
+        let found = admitted.find(&subject).ok()?;
+        let is_next = |item: &Option<Question<'_>>| {
+            item.as_ref().is_some_and(|item| item.subject == first.subject)
+        };
+        let mut next = Some(first);
+        while let Some(Question { permission, resource, .. }) = next {
+            let result = match What::parse(permission, resource) {
+                Ok(what) => {
+                    subject.note(activity, now);
+                    found.decide(what).into()
+                }
+                Err(malformed) => pb::CheckPermissionResult::from(malformed),
+            };
+            message::encode(RESULTS, &result, answer);
+            next = items.next_if(is_next).flatten();
         }
-        let decided = together.decide(&block, |n, decision| {
-            block[n].subject.note(activity, now);
-            message::encode(RESULTS, &pb::CheckPermissionResult::from(decision), answer);
-        });
-        let last = malformed.is_none() && block.len() < BLOCK;
-        if let Some(error) = malformed.filter(|_| decided == block.len()) {
-            message::encode(RESULTS, &pb::CheckPermissionResult::from(error), answer);
-        } else if decided < block.len() {
-            return None;
-        }
-        if last {
-            break;
-        }
-        block.clear();
     }
     let revision = facts.revision.text();
     let end = pb::BatchCheckPermissionsResponse { revision, ..Default::default() };
@@ -99,15 +100,16 @@ pub fn stream(
     let revision = facts.revision.text();
     // With the correlation ids, and where each ends.
     let (mut block, mut marks) = (Vec::with_capacity(BLOCK), Vec::with_capacity(BLOCK));
-    let (mut read, mut before) = (0, None);
+    let mut read = 0;
     while answers.len() < enough {
         let mut end = read;
         while block.len() < BLOCK
             && let Ok(Some(message)) = unframe(&questions[end..])
             && let Some(question) = Question::read(message, None)
-            && let Some(Ok(())) = question.add_to(&mut block, keys, question.tenant, &mut before)
+            && let Some(asked) = question.ordinary(keys)
         {
             end += PREFIX + message.len();
+            block.push(asked);
             marks.push((question.correlation_id, end));
         }
         let decided = together.decide(&block, |n, decision| {
@@ -137,28 +139,11 @@ pub fn stream(
     read
 }
 
-/// Whom the question before was about: mostly it is whom the next one is about, too.
-type Before<'a> = Option<(&'a str, Named)>;
-
 impl<'a> Question<'a> {
-    /// Appends what is asked, or tells what is malformed; nothing when it is about an address, which is
-    /// looked up.
-    fn add_to(
-        &self,
-        block: &mut Vec<Asked<'a>>,
-        keys: &Keys,
-        tenant: &'a str,
-        before: &mut Before<'a>,
-    ) -> Option<Result<()>> {
-        if before.as_ref().is_none_or(|(text, _)| *text != self.subject) {
-            match Named::parse(keys, self.subject) {
-                Ok(subject) => *before = Some((self.subject, subject)),
-                Err(malformed) => return Some(Err(malformed)),
-            }
-        }
-        let (_, subject) = before.as_ref().filter(|(_, subject)| !subject.is_address())?;
-        Some(What::parse(self.permission, self.resource).map(|what| {
-            block.push(Asked { tenant, subject: subject.clone(), what });
-        }))
+    /// What is asked, when nothing about it is malformed and nobody has to be looked up.
+    fn ordinary(&self, keys: &Keys) -> Option<Asked<'a>> {
+        let Self { tenant, subject, permission, resource, .. } = *self;
+        let asked = Asked::parse(keys, tenant, subject, permission, resource).ok()?;
+        (!asked.subject.is_address()).then_some(asked)
     }
 }
