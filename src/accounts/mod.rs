@@ -4,6 +4,8 @@
 
 mod sql;
 
+use std::collections::BTreeMap;
+
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{PgConnection, PgExecutor};
 
@@ -27,6 +29,10 @@ pub struct User {
     pub disabled: bool,
     /// Sessions made under an earlier epoch are over.
     pub epoch: i32,
+    /// The product's own name for the person; empty without one.
+    pub external_id: String,
+    /// The product's own notes.
+    pub metadata: BTreeMap<String, String>,
     pub version: i64,
     pub created_at: Time,
 }
@@ -72,6 +78,8 @@ pub async fn create(change: &mut Change, new: NewUser) -> Result<User> {
         language: new.language,
         disabled: false,
         epoch: 0,
+        external_id: String::new(),
+        metadata: BTreeMap::new(),
         version: 1,
         created_at: change.now(),
     };
@@ -102,6 +110,17 @@ pub async fn find(db: impl PgExecutor<'_>, user: UserId) -> Result<Option<Creden
     sql::find(db, user).await
 }
 
+/// The account that the product around us knows by a name of its own.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn find_by_external_id(
+    db: impl PgExecutor<'_>,
+    external_id: &str,
+) -> Result<Option<Credentials>> {
+    sql::find_by_external_id(db, external_id).await
+}
+
 /// Whether the account is open and this is still its password, until the transaction ends: a change of
 /// the password waits for it, and then sees the session that was opened.
 ///
@@ -126,7 +145,7 @@ pub async fn lock(change: &mut Change, user: UserId) -> Result<Credentials> {
 /// Writes what `after` has that `before` had not, under this verb. Nothing happens where they are equal.
 ///
 /// # Errors
-/// When the database does not answer.
+/// `ALREADY_EXISTS` when another account has the `external_id`.
 pub async fn replace(
     change: &mut Change,
     verb: &'static str,
@@ -137,7 +156,9 @@ pub async fn replace(
     let mut event = Event::new(verb, id)
         .personal(id, "first_name", &before.first_name, &after.first_name)
         .personal(id, "last_name", &before.last_name, &after.last_name)
-        .personal(id, "language", &before.language, &after.language);
+        .personal(id, "language", &before.language, &after.language)
+        .personal(id, "external_id", &before.external_id, &after.external_id)
+        .personal(id, "metadata", &before.metadata, &after.metadata);
     if before.record() != after.record() {
         event = event.before(before.record()).after(after.record());
     }

@@ -1,7 +1,9 @@
 //! The table `users`.
 
+use std::collections::BTreeMap;
+
 use secrecy::{ExposeSecret, SecretString};
-use sqlx::{PgConnection, PgExecutor};
+use sqlx::{PgConnection, PgExecutor, types::Json};
 
 use super::{Credentials, User, unknown};
 use crate::{
@@ -21,6 +23,8 @@ struct Row {
     password_hash: Option<String>,
     disabled: bool,
     epoch: i32,
+    external_id: String,
+    metadata: Json<BTreeMap<String, String>>,
     version: i64,
     created_at: Time,
     reset_generation: i32,
@@ -38,6 +42,8 @@ impl From<Row> for Credentials {
             language: row.language,
             disabled: row.disabled,
             epoch: row.epoch,
+            external_id: row.external_id,
+            metadata: row.metadata.0,
             version: row.version,
             created_at: row.created_at,
         };
@@ -84,7 +90,8 @@ pub async fn find_by_email(db: impl PgExecutor<'_>, email: &Email) -> Result<Opt
     let row = sqlx::query_as!(
         Row,
         r#"select id "id: UserId", email, first_name, last_name, language, password_hash, disabled,
-                  epoch, version, created_at, reset_generation, email_generation, pending_email
+                  epoch, external_id, metadata "metadata: Json<BTreeMap<String, String>>", version,
+                  created_at, reset_generation, email_generation, pending_email
            from users where email_canonical = $1"#,
         email.canonical()
     )
@@ -97,9 +104,27 @@ pub async fn find(db: impl PgExecutor<'_>, user: UserId) -> Result<Option<Creden
     let row = sqlx::query_as!(
         Row,
         r#"select id "id: UserId", email, first_name, last_name, language, password_hash, disabled,
-                  epoch, version, created_at, reset_generation, email_generation, pending_email
+                  epoch, external_id, metadata "metadata: Json<BTreeMap<String, String>>", version,
+                  created_at, reset_generation, email_generation, pending_email
            from users where id = $1"#,
         user as UserId
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(row.map(Into::into))
+}
+
+pub async fn find_by_external_id(
+    db: impl PgExecutor<'_>,
+    external_id: &str,
+) -> Result<Option<Credentials>> {
+    let row = sqlx::query_as!(
+        Row,
+        r#"select id "id: UserId", email, first_name, last_name, language, password_hash, disabled,
+                  epoch, external_id, metadata "metadata: Json<BTreeMap<String, String>>", version,
+                  created_at, reset_generation, email_generation, pending_email
+           from users where external_id <> '' and external_id = $1"#,
+        external_id
     )
     .fetch_optional(db)
     .await?;
@@ -125,7 +150,8 @@ pub async fn lock(change: &mut Change, user: UserId) -> Result<Credentials> {
     let row = sqlx::query_as!(
         Row,
         r#"select id "id: UserId", email, first_name, last_name, language, password_hash, disabled,
-                  epoch, version, created_at, reset_generation, email_generation, pending_email
+                  epoch, external_id, metadata "metadata: Json<BTreeMap<String, String>>", version,
+                  created_at, reset_generation, email_generation, pending_email
            from users where id = $1 for update"#,
         user as UserId
     )
@@ -138,7 +164,7 @@ pub async fn update(change: &mut Change, after: &User) -> Result<()> {
     let now = change.now();
     sqlx::query!(
         "update users set first_name = $2, last_name = $3, language = $4, disabled = $5, epoch = $6,
-                          version = $7, updated_at = $8
+                          external_id = $7, metadata = $8, version = $9, updated_at = $10
          where id = $1",
         after.id as UserId,
         after.first_name,
@@ -146,11 +172,18 @@ pub async fn update(change: &mut Change, after: &User) -> Result<()> {
         after.language,
         after.disabled,
         after.epoch,
+        after.external_id,
+        Json(&after.metadata) as _,
         after.version,
         now
     )
     .execute(change.conn())
-    .await?;
+    .await
+    .on_constraint("users_external_id", || Error::AlreadyExists {
+        kind: "external_id",
+        name: after.external_id.clone(),
+        remedy: "find whose it is with GetUser, and take it from them first",
+    })?;
     Ok(())
 }
 

@@ -27,6 +27,7 @@ mod record;
 mod resource;
 mod roles;
 mod standing;
+mod terms;
 mod workspaces;
 
 pub use authority::{Authority, Credential, Gift, Refusal, vouches};
@@ -36,7 +37,7 @@ pub use decide::{
     is_administrator,
 };
 pub use explain::{Considered, Explanation, Flaw, explain};
-pub use facts::{Directory, Facts, Holding, Map, TenantEntry, TenantFacts, Transition};
+pub use facts::{Directory, Facts, Map, TenantEntry, TenantFacts, Transition};
 pub use lists::{
     Access, Scope, Subjects, There, Who, effective_permissions, scopes, subjects, who_may,
     who_may_give,
@@ -48,3 +49,4 @@ pub use record::*;
 pub use resource::{MAX_PAIRS, MAX_RESOURCE, Resource, ResourceError, path_covers, scope_text};
 pub use roles::{CompiledRole, Pool};
 pub use standing::standing;
+pub use terms::Holding;

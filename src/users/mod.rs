@@ -4,6 +4,8 @@
 mod rpc;
 mod sql;
 
+use std::collections::BTreeMap;
+
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
@@ -24,11 +26,20 @@ pub struct UserEdit {
     pub first_name: Option<String>,
     pub last_name: Option<String>,
     pub language: Option<String>,
+    pub external_id: Option<String>,
+    pub metadata: Option<BTreeMap<String, String>>,
     pub etag: String,
 }
 
+impl UserEdit {
+    /// Whether it changes only what is the person's own to change.
+    fn is_own(&self) -> bool {
+        self.external_id.is_none() && self.metadata.is_none()
+    }
+}
+
 /// # Errors
-/// `NOT_FOUND`; `ABORTED` for a stale etag.
+/// `NOT_FOUND`; `ABORTED` for a stale etag; `ALREADY_EXISTS` for an `external_id` that another has.
 pub async fn update(change: &mut Change, edit: UserEdit) -> Result<User> {
     let before = accounts::lock(change, edit.user).await?.user;
     check_etag(&edit.etag, before.version)?;
@@ -36,6 +47,8 @@ pub async fn update(change: &mut Change, edit: UserEdit) -> Result<User> {
         first_name: edit.first_name.unwrap_or_else(|| before.first_name.clone()),
         last_name: edit.last_name.unwrap_or_else(|| before.last_name.clone()),
         language: edit.language.unwrap_or_else(|| before.language.clone()),
+        external_id: edit.external_id.unwrap_or_else(|| before.external_id.clone()),
+        metadata: edit.metadata.unwrap_or_else(|| before.metadata.clone()),
         ..before.clone()
     };
     accounts::replace(change, "user.updated", before, after).await

@@ -35,15 +35,20 @@ impl UserService for Rpc {
         request: Request<pb::GetUserRequest>,
     ) -> Result<Response<pb::GetUserResponse>, Status> {
         let (call, request) = Call::split(request)?;
-        let user = person(&call, &request.user_id)?;
-        let claim = if call.person() == Some(user) {
-            call.claim_account()?
+        let pb::GetUserRequest { user_id, external_id } = request;
+        let (found, permit) = if external_id.is_empty() {
+            let user = person(&call, &user_id)?;
+            let permit = permit(&self.0, &call, &claim(&call, user)?).await?;
+            let found = accounts::find(&self.0.pool, user).await?;
+            (found.ok_or_else(|| Error::not_found("user", user))?, permit)
+        } else if user_id.is_empty() {
+            let claim = call.claim_each(Key::SYSTEM, "iam.users.read", [""])?;
+            let permit = permit(&self.0, &call, &claim).await?;
+            let found = accounts::find_by_external_id(&self.0.pool, &external_id).await?;
+            (found.ok_or_else(|| Error::not_found("external_id", external_id))?, permit)
         } else {
-            call.claim_person(Key::SYSTEM, user)?
+            return Err(Error::invalid("external_id", "give it or `user_id`, not both").into());
         };
-        let permit = permit(&self.0, &call, &claim).await?;
-        let found = accounts::find(&self.0.pool, user).await?;
-        let found = found.ok_or_else(|| Error::not_found("user", user))?;
         Ok(Response::new(pb::GetUserResponse {
             user: Some(found.user.into()),
             revision: permit.revision().text(),
@@ -56,8 +61,12 @@ impl UserService for Rpc {
     ) -> Result<Response<pb::UpdateUserResponse>, Status> {
         let (call, request) = Call::split(request)?;
         let options = Options::of(&self.0, &call, &request)?;
-        let (user, claim) = own_account(&call, &request.user_id)?;
+        let user = person(&call, &request.user_id)?;
         let edit = UserEdit::read(user, request)?;
+        let claim = match edit.is_own() {
+            true => claim(&call, user)?,
+            false => call.claim_each(Key::SYSTEM, "iam.users.update", [""])?,
+        };
         let answer = change::run(&self.0, &call, claim, options, edit, |change, edit| {
             Box::pin(async move {
                 let user = Some(super::update(change, edit).await?.into());
@@ -304,6 +313,14 @@ fn person(call: &Call, user_id: &str) -> Result<UserId> {
     }
 }
 
+/// The caller's own account, or that of somebody over whom they have the rule's permission.
+fn claim(call: &Call, user: UserId) -> Result<Claim> {
+    match call.person() == Some(user) {
+        true => call.claim_account(),
+        false => call.claim_person(Key::SYSTEM, user),
+    }
+}
+
 /// The caller's own account, and nobody else's.
 fn own_account(call: &Call, user_id: &str) -> Result<(UserId, Claim)> {
     let user = person(call, user_id)?;
@@ -339,17 +356,26 @@ async fn prove(
 
 impl UserEdit {
     fn read(user: UserId, request: pb::UpdateUserRequest) -> Result<Self> {
-        let mask = Mask::read(request.update_mask, &["first_name", "last_name", "language"])?;
+        let mask = Mask::read(
+            request.update_mask,
+            &["first_name", "last_name", "language", "external_id", "metadata"],
+        )?;
+        text::metadata("metadata", &request.metadata)?;
         let name = |field: &str, name: String| {
             let name = mask.pick(field, name);
             name.map(|name| text::line(field, &name, MAX_NAME)).transpose()
         };
         let language = mask.pick("language", request.language);
+        let external_id = mask.pick("external_id", request.external_id);
         Ok(Self {
             user,
             first_name: name("first_name", request.first_name)?,
             last_name: name("last_name", request.last_name)?,
             language: language.map(|l| text::language("language", &l, "en")).transpose()?,
+            external_id: external_id
+                .map(|id| text::line("external_id", &id, text::MAX_TEXT))
+                .transpose()?,
+            metadata: mask.pick("metadata", request.metadata),
             etag: request.etag,
         })
     }
@@ -367,6 +393,8 @@ impl From<User> for pb::User {
             status: status.into(),
             create_time: Some(pb::timestamp(user.created_at)),
             etag: etag(user.version),
+            external_id: user.external_id,
+            metadata: user.metadata,
         }
     }
 }

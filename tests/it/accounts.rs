@@ -1,5 +1,6 @@
 //! Accounts: one's own, and what an operator does with anybody's.
 
+use prost_types::FieldMask;
 use rolecall::proto as pb;
 use tonic::Code;
 
@@ -77,7 +78,7 @@ async fn an_account_is_its_owners_to_edit_and_an_operators_to_read() {
     let mut world = World::start().await;
     let (admin, first) = world.tenant("acme").await;
     let bob = world.member(&admin, "acme", "bob@acme.example", &[]).await;
-    let get = |user_id: &str| pb::GetUserRequest { user_id: user_id.into() };
+    let get = |user_id: &str| pb::GetUserRequest { user_id: user_id.into(), ..Default::default() };
     let me = admin.users().get_user(get("")).await.unwrap().into_inner().user.unwrap();
     assert_eq!((me.id.as_str(), me.email.as_str()), (first.as_str(), "admin@acme.example"));
     let refused = admin.users().get_user(get(&bob)).await.unwrap_err();
@@ -92,7 +93,7 @@ async fn an_account_is_its_owners_to_edit_and_an_operators_to_read() {
         ..Default::default()
     };
     let refused = admin.users().update_user(edit(&bob, "")).await.unwrap_err();
-    assert_eq!(reason(&refused), "NOT_YOURS");
+    assert_eq!(reason(&refused), "PERMISSION_MISSING");
     let changed = admin.users().update_user(edit("", &me.etag)).await.unwrap().into_inner();
     let changed = changed.user.unwrap();
     assert_eq!((changed.first_name.as_str(), changed.language.as_str()), ("Augusta", "fr"));
@@ -100,6 +101,88 @@ async fn an_account_is_its_owners_to_edit_and_an_operators_to_read() {
     assert_eq!(reason(&refused), "ETAG_MISMATCH");
     let refused = world.operator.users().update_user(edit("", "")).await.unwrap_err();
     assert_eq!(reason(&refused), "NOT_A_PERSON");
+    world.stop().await;
+}
+
+fn known_as(user_id: &str, external_id: &str) -> pb::UpdateUserRequest {
+    pb::UpdateUserRequest {
+        user_id: user_id.into(),
+        external_id: external_id.into(),
+        metadata: [("plan".to_owned(), "gold".to_owned())].into(),
+        ..Default::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_carries_the_products_own_name_and_notes() {
+    let mut world = World::start().await;
+    let (admin, first) = world.tenant("acme").await;
+    let bob = world.member(&admin, "acme", "bob@acme.example", &[]).await;
+    let own = world.sign_in("acme", "bob@acme.example").await;
+    let operator = world.operator.clone();
+    let named = operator.users().update_user(known_as(&bob, "crm-7")).await.unwrap().into_inner();
+    let named = named.user.unwrap();
+    assert_eq!((named.external_id.as_str(), named.metadata["plan"].as_str()), ("crm-7", "gold"));
+    let again = operator.users().update_user(known_as(&bob, "crm-7")).await.unwrap().into_inner();
+    assert_eq!(again.user.unwrap().etag, named.etag, "nothing changed");
+
+    let get = |external_id: &str| pb::GetUserRequest {
+        external_id: external_id.into(),
+        ..Default::default()
+    };
+    let found = operator.users().get_user(get("crm-7")).await.unwrap().into_inner();
+    assert_eq!(found.user.unwrap(), named);
+    let unknown = operator.users().get_user(get("crm-8")).await.unwrap_err();
+    assert_eq!(unknown.code(), Code::NotFound);
+    let both = pb::GetUserRequest { user_id: bob.clone(), external_id: "crm-7".into() };
+    let both = operator.users().get_user(both).await.unwrap_err();
+    assert_eq!(both.code(), Code::InvalidArgument);
+
+    // The person sees them, and neither they nor their tenant may look for them or change them.
+    let seen = own.users().get_user(pb::GetUserRequest::default()).await.unwrap().into_inner();
+    assert_eq!(seen.user.unwrap(), named);
+    for by in [&own, &admin] {
+        let refused = by.users().get_user(get("crm-7")).await.unwrap_err();
+        assert_eq!(reason(&refused), "PERMISSION_MISSING");
+        for user in [&bob, &first] {
+            let refused = by.users().update_user(known_as(user, "mine")).await.unwrap_err();
+            assert_eq!(reason(&refused), "PERMISSION_MISSING");
+        }
+    }
+    let rename = pb::UpdateUserRequest { first_name: "Bob".into(), ..Default::default() };
+    let renamed = own.users().update_user(rename.clone()).await.unwrap().into_inner();
+    assert_eq!(renamed.user.unwrap().external_id, "crm-7");
+    let rename = pb::UpdateUserRequest { user_id: bob.clone(), ..rename };
+    operator.users().update_user(rename).await.unwrap();
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_account_has_the_products_name_until_it_is_taken_from_it() {
+    let mut world = World::start().await;
+    let (admin, first) = world.tenant("acme").await;
+    let bob = world.member(&admin, "acme", "bob@acme.example", &[]).await;
+    let operator = world.operator.clone();
+    operator.users().update_user(known_as(&bob, "crm-7")).await.unwrap();
+    let taken = operator.users().update_user(known_as(&first, "crm-7")).await.unwrap_err();
+    assert_eq!(taken.code(), Code::AlreadyExists);
+    assert!(taken.message().contains("crm-7"), "{}", taken.message());
+    let clear = pb::UpdateUserRequest {
+        user_id: bob.clone(),
+        update_mask: Some(FieldMask { paths: vec!["external_id".into(), "metadata".into()] }),
+        etag: "v1".into(),
+        ..Default::default()
+    };
+    let stale = operator.users().update_user(clear.clone()).await.unwrap_err();
+    assert_eq!(reason(&stale), "ETAG_MISMATCH");
+    let clear = pb::UpdateUserRequest { etag: String::new(), ..clear };
+    let cleared = operator.users().update_user(clear).await.unwrap().into_inner().user.unwrap();
+    assert_eq!((cleared.external_id.as_str(), cleared.metadata.len()), ("", 0));
+    operator.users().update_user(known_as(&first, "crm-7")).await.unwrap();
+    for (user, external_id) in [(&bob, "x".repeat(201)), (&bob, "hid\u{200b}den".into())] {
+        let refused = operator.users().update_user(known_as(user, &external_id)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+    }
     world.stop().await;
 }
 

@@ -348,6 +348,15 @@ async fn live(world: &mut World, by: &Api, tenant: &str, email: &str, user: &str
         ..Default::default()
     };
     own.users().update_user(rename).await.unwrap();
+    let named = pb::UpdateUserRequest {
+        user_id: user.into(),
+        external_id: "kanarie-of-the-product".into(),
+        metadata: [("kanarie".to_owned(), tenant.to_owned())].into(),
+        request_id: request_id(),
+        reason: "Kanarie is a customer".into(),
+        ..Default::default()
+    };
+    world.operator.users().update_user(named).await.unwrap();
     let failing = pb::SignInRequest {
         tenant: tenant.into(),
         email: email.into(),
@@ -524,7 +533,7 @@ async fn a_deleted_tenant_is_purged_by_itself_where_it_wanted_that() {
     let get = pb::GetTenantRequest { tenant: "acme".into() };
     let tenant = world.operator.tenants().get_tenant(get).await.unwrap().into_inner().tenant;
     assert_eq!(tenant.unwrap().status(), pb::TenantStatus::Purged);
-    let gone = pb::GetUserRequest { user_id: user };
+    let gone = pb::GetUserRequest { user_id: user, ..Default::default() };
     let gone = world.operator.users().get_user(gone).await.unwrap_err();
     assert_eq!(gone.code(), Code::NotFound);
     world.stop().await;
