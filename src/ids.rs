@@ -68,6 +68,7 @@ macro_rules! id {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, sqlx::Type)]
         #[sqlx(transparent)]
+        #[repr(align(8))] // whoever has one beside a tag moves it in words
         pub struct $name(Uuid);
 
         impl $name {

@@ -63,7 +63,7 @@ impl Bulk {
 
     pub fn member(&mut self, member: record::Member) {
         let record::Member { subject, kind, status, epoch } = member;
-        let head = Head { kind, status, epoch };
+        let head = Head::new(kind, status, epoch);
         self.rows(subject).members.push((subject.uuid().as_u128(), head));
     }
 

@@ -2,11 +2,13 @@
 
 /// In the words of a permission, and in the types of a resource.
 pub const WORD: u8 = 1;
-/// In the ids of a resource; letters beyond ASCII are looked at as a whole.
+/// In the ids of a resource.
 pub const ID: u8 = 2;
+/// In the ids of a resource, as part of a letter beyond ASCII, which is looked at as a whole.
+pub const WIDE: u8 = 4;
 
 static CLASSES: [u8; 256] = {
-    let mut classes = [ID; 256];
+    let mut classes = [WIDE; 256];
     let mut byte = 0;
     while byte < 0x80 {
         classes[byte as usize] = match byte {
@@ -19,8 +21,9 @@ static CLASSES: [u8; 256] = {
     classes
 };
 
-/// Whether the byte may stand where this class may.
+/// How many bytes of the text, from its beginning, may stand where this class may.
 #[must_use]
-pub fn is(byte: u8, class: u8) -> bool {
-    CLASSES[usize::from(byte)] & class != 0
+pub fn run(text: &[u8], class: u8) -> usize {
+    let ends = |byte: &u8| CLASSES[usize::from(*byte)] & class == 0;
+    text.iter().position(ends).unwrap_or(text.len())
 }

@@ -175,12 +175,13 @@ impl Before<'_> {
         permission: Permission<'_>,
         resource: Resource<'_>,
     ) -> Reason {
-        let Self { status, tenant, system, member, flaw, now } = *self;
+        let Self { status, tenant, system, ref member, flaw, now } = *self;
         let place = Place::find(tenant, resource);
         let mut reason = Reason::NoRole;
         if flaw.is_none()
             && place.is_some()
-            && let Some(member) = member.as_ref().filter(|_| subject.may_hold_in(tenant.id))
+            && let Some(member) = member
+            && subject.may_hold_in(tenant.id)
         {
             let row = tenant.matching(permission);
             if (Search { home: tenant, member, row, place, now }).finds(&mut reason) {
@@ -212,7 +213,7 @@ impl Before<'_> {
 pub fn is_administrator(facts: &Facts, tenant: &TenantFacts, user: UserId, now: Time) -> bool {
     let Some(member) = tenant.find(SubjectId::User(user)) else { return false };
     let active = is_active(member.head)
-        && member.head.kind == MemberKind::Internal
+        && member.head.kind() == MemberKind::Internal
         && !facts.directory.account(user).disabled;
     let row = tenant.matching(Permission::ADMINISTER);
     let now = now.timestamp_micros();

@@ -310,7 +310,7 @@ impl TenantFacts {
                 self.change_member(SubjectId::User(joined.user), |draft| draft.groups.push(n));
             }
             Record::Member(member) => {
-                let head = Head { kind: member.kind, status: member.status, epoch: member.epoch };
+                let head = Head::new(member.kind, member.status, member.epoch);
                 self.members_mut(member.subject).change(member.subject.uuid().as_u128(), |draft| {
                     let fresh = MemberDraft { head, grants: Vec::new(), groups: Vec::new() };
                     Some(draft.map_or(fresh, |draft| MemberDraft { head, ..draft }))
@@ -448,5 +448,5 @@ impl TenantFacts {
 /// Whether somebody counts as a member.
 #[must_use]
 pub(super) fn is_active(head: Head) -> bool {
-    head.status == MemberStatus::Active
+    head.status() == MemberStatus::Active
 }

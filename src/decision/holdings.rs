@@ -122,29 +122,28 @@ impl<'a> Search<'a> {
     /// Whether something is in force; notes why not when only dates stand in the way.
     #[inline]
     pub fn finds(&self, reason: &mut Reason) -> bool {
-        let held = self.member.held;
-        held.items().any(|item| match item.kind() {
+        self.candidates(&self.member.held).any(|item| match item.kind() {
             Kind::Group(n) => self.home.groups.at(n).is_some_and(|group| {
-                group.held.items().any(|item| self.allows(group.held, item, reason))
+                let mut items = self.candidates(&group.held);
+                items.any(|item| self.is_in_force(&group.held, item, reason))
             }),
-            Kind::Plain { .. } | Kind::Special { .. } => self.allows(held, item, reason),
+            Kind::Plain { .. } | Kind::Special { .. } => {
+                self.is_in_force(&self.member.held, item, reason)
+            }
         })
     }
 
+    /// The items that may reach the place: what they say themselves rules out most of them.
     #[inline]
-    fn allows(&self, held: Pack<'_>, item: Item, reason: &mut Reason) -> bool {
+    fn candidates<'p>(&self, held: &'p Pack<'p>) -> impl Iterator<Item = Item> + 'p {
+        let here = self.place.map_or(TENANT, |place| place.workspace);
+        held.items().filter(move |item| item.may_reach(here))
+    }
+
+    #[inline(never)]
+    fn is_in_force(&self, held: &Pack<'_>, item: Item, reason: &mut Reason) -> bool {
         let Self { home, member, row, place, now } = *self;
-        // What the item itself says rules out most of them, and no details are touched.
-        let role = match item.kind() {
-            Kind::Plain { role, at }
-                if place.is_none_or(|place| at == place.workspace || at == TENANT) =>
-            {
-                role
-            }
-            Kind::Special { role, .. } => role,
-            Kind::Plain { .. } | Kind::Group(_) => return false,
-        };
-        if !row.has(role) {
+        if !row.has(item.role()) {
             return false;
         }
         let Some(grant) = held.grant(item) else { return false };

@@ -10,7 +10,6 @@ use super::{
     ahead::touch,
     members::{Head, Member},
     packed::{Item, Pack, Packed, extend},
-    record::{MemberKind, MemberStatus},
 };
 
 /// A member's id in two words, and what else is known of it.
@@ -109,7 +108,7 @@ impl<'a> Leaf<'a> {
         let start = n.checked_sub(1).map_or(0, |before| end(self.slots[before][2]));
         let [.., meta] = self.slots[n];
         let held = Pack::new(&self.items[start..end(meta)], self.details);
-        Member { id: self.id(n), head: head(meta), held }
+        Member { id: self.id(n), head: Head::of_bits(meta), held }
     }
 
     pub fn members_after(self, id: Option<u128>) -> impl Iterator<Item = Member<'a>> {
@@ -166,38 +165,13 @@ fn counted(word: u64) -> [usize; 3] {
     [word & 0xff, word >> 8 & 0xff_ffff, word >> 32].map(|count| count as usize)
 }
 
-/// The end of a member's items in the upper 24 bits, then kind and status, then the epoch.
+/// The end of a member's items in the upper 24 bits, then its head.
 fn meta(head: Head, end: usize) -> u64 {
-    let kind = match head.kind {
-        MemberKind::Internal => 0,
-        MemberKind::External => 1,
-        MemberKind::Service => 2,
-    };
-    let status = match head.status {
-        MemberStatus::Active => 0,
-        MemberStatus::Suspended => 1,
-        MemberStatus::Removed => 2,
-    };
-    (end as u64) << 40 | (kind << 4 | status) << 32 | u64::from(head.epoch.cast_unsigned())
+    (end as u64) << Head::BITS | head.bits()
 }
 
 fn end(meta: u64) -> usize {
-    (meta >> 40) as usize
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "the lower half")]
-fn head(meta: u64) -> Head {
-    let kind = match meta >> 36 & 0xf {
-        0 => MemberKind::Internal,
-        1 => MemberKind::External,
-        _ => MemberKind::Service,
-    };
-    let status = match meta >> 32 & 0xf {
-        0 => MemberStatus::Active,
-        1 => MemberStatus::Suspended,
-        _ => MemberStatus::Removed,
-    };
-    Head { kind, status, epoch: (meta as u32).cast_signed() }
+    (meta >> Head::BITS) as usize
 }
 
 fn high(id: u128) -> u64 {

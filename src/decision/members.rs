@@ -17,13 +17,62 @@ const ITEMS: usize = 1024;
 /// The most leaves of a node.
 const NODE: usize = 128;
 
-/// What is known of a member besides what it holds.
+/// What is known of a member besides what it holds, in 40 bits: kind and status, then the epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Head {
-    pub kind: MemberKind,
-    pub status: MemberStatus,
+pub struct Head(u64);
+
+impl Head {
+    pub const BITS: u32 = 40;
+
+    #[must_use]
+    pub fn new(kind: MemberKind, status: MemberStatus, epoch: i32) -> Self {
+        let kind = match kind {
+            MemberKind::Internal => 0,
+            MemberKind::External => 1,
+            MemberKind::Service => 2,
+        };
+        let status = match status {
+            MemberStatus::Active => 0,
+            MemberStatus::Suspended => 1,
+            MemberStatus::Removed => 2,
+        };
+        Self((kind << 4 | status) << 32 | u64::from(epoch.cast_unsigned()))
+    }
+
+    #[must_use]
+    pub const fn of_bits(bits: u64) -> Self {
+        Self(bits & ((1 << Self::BITS) - 1))
+    }
+
+    #[must_use]
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
+    #[must_use]
+    pub fn kind(self) -> MemberKind {
+        match self.0 >> 36 & 0xf {
+            0 => MemberKind::Internal,
+            1 => MemberKind::External,
+            _ => MemberKind::Service,
+        }
+    }
+
+    #[must_use]
+    pub fn status(self) -> MemberStatus {
+        match self.0 >> 32 & 0xf {
+            0 => MemberStatus::Active,
+            1 => MemberStatus::Suspended,
+            _ => MemberStatus::Removed,
+        }
+    }
+
     /// Sessions made under an earlier epoch are over.
-    pub epoch: i32,
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
+    pub fn epoch(self) -> i32 {
+        (self.0 as u32).cast_signed()
+    }
 }
 
 #[derive(Debug, Clone, Default)]

@@ -57,8 +57,16 @@ impl Item {
         self.0 as u32
     }
 
-    const fn role(self) -> u32 {
+    #[must_use]
+    pub const fn role(self) -> u32 {
         (self.0 >> 32) as u32 & MAX_ROLE
+    }
+
+    /// Whether it may hold on the workspace with this number, as far as the item itself tells.
+    #[must_use]
+    #[inline]
+    pub const fn may_reach(self, workspace: u32) -> bool {
+        self.at() == workspace || self.at() == TENANT || self.0 & MARK != 0
     }
 
     #[must_use]

@@ -20,19 +20,18 @@ pub enum PermissionError {
 
 /// How many words there are between the dots; nothing when one is empty or has other characters.
 fn segments(text: &str) -> Option<usize> {
+    let mut rest = text.as_bytes();
     let mut count = 1;
-    let mut empty = true;
-    for byte in text.bytes() {
-        if bytes::is(byte, bytes::WORD) {
-            empty = false;
-        } else if byte == b'.' && !empty {
-            count += 1;
-            empty = true;
-        } else {
-            return None;
+    loop {
+        let (word, after) = rest.split_at(bytes::run(rest, bytes::WORD));
+        match after {
+            _ if word.is_empty() => return None,
+            [] => return Some(count),
+            [b'.', after @ ..] => rest = after,
+            _ => return None,
         }
+        count += 1;
     }
-    (!empty).then_some(count)
 }
 
 /// A well-formed `module.action` word.
@@ -184,7 +183,20 @@ impl PermissionSet {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn a_permission_is_two_words_or_more(text in "[a-b_.-]{0,8}[a-bA é.]{0,4}|([ab]{0,9}\\.){0,15}[ab]{0,9}") {
+            let is_of_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c);
+            let mut words = text.split('.');
+            let well_formed = words.all(|word| !word.is_empty() && word.chars().all(is_of_word));
+            let wanted = well_formed && text.contains('.') && text.len() <= MAX_PERMISSION;
+            prop_assert_eq!(Permission::parse(&text).is_ok(), wanted);
+        }
+    }
 
     fn permission(text: &str) -> Permission<'_> {
         Permission::parse(text).unwrap()

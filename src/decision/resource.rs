@@ -1,11 +1,14 @@
 //! Resources and scopes: one syntax for where something is and where a role assignment holds.
 
-use super::bytes::{self, ID, WORD};
+use super::bytes::{self, ID, WIDE, WORD};
 
 /// The longest resource, in bytes.
 pub const MAX_RESOURCE: usize = 1024;
 /// The most pairs of type and id in a resource.
 pub const MAX_PAIRS: usize = 16;
+
+/// What a resource in a workspace begins with.
+const WORKSPACES: &str = "workspaces/";
 
 /// Why a text is not a resource; the message names the expected form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -41,42 +44,47 @@ impl<'a> Resource<'a> {
         if text.len() > MAX_RESOURCE {
             return Err(ResourceError::Length);
         }
-        let mut count = 1;
-        // The end of the first pair.
-        let mut first = text.len();
-        let mut wanted = WORD;
-        let mut empty = true;
-        for (at, byte) in text.bytes().enumerate() {
-            if bytes::is(byte, wanted) {
-                empty = false;
-            } else if byte != b'/' {
-                return Err(ResourceError::Characters);
-            } else if empty {
-                return Err(ResourceError::Pairs);
-            } else {
-                if count == 2 {
-                    first = at;
+        let all = text.as_bytes();
+        let in_workspace = text.starts_with(WORKSPACES);
+        // Types and ids so far, where the next begins, and the end of the first pair.
+        let (mut count, mut start) = if in_workspace { (1, WORKSPACES.len()) } else { (0, 0) };
+        let mut first = all.len();
+        let mut id = ID;
+        loop {
+            let class = if count % 2 == 0 { WORD } else { id };
+            let end = start + bytes::run(&all[start..], class);
+            match all.get(end) {
+                Some(byte) if !byte.is_ascii() && class == ID => {
+                    id = ID | WIDE;
+                    continue;
                 }
-                count += 1;
-                wanted ^= WORD | ID;
-                empty = true;
+                Some(byte) if *byte != b'/' => return Err(ResourceError::Characters),
+                _ if end == start => return Err(ResourceError::Pairs),
+                _ => count += 1,
             }
+            if end == all.len() {
+                break;
+            }
+            if count == 2 {
+                first = end;
+            }
+            start = end + 1;
         }
-        if empty || wanted == WORD {
+        if count % 2 != 0 {
             return Err(ResourceError::Pairs);
         }
-        if !text.is_ascii() && !text.chars().all(|c| c.is_ascii() || c.is_alphanumeric()) {
+        if id != ID && !text.chars().all(|c| c.is_ascii() || c.is_alphanumeric()) {
             return Err(ResourceError::Characters);
         }
         if count > 2 * MAX_PAIRS {
             return Err(ResourceError::Length);
         }
-        let (pair, rest) = text.split_at(first);
-        Ok(match pair.strip_prefix("workspaces/") {
-            Some(key) => {
-                Self { workspace: Some(key), path: rest.strip_prefix('/').unwrap_or_default() }
-            }
-            None => Self { workspace: None, path: text },
+        Ok(match in_workspace {
+            true => Self {
+                workspace: Some(&text[WORKSPACES.len()..first]),
+                path: text.get(first + 1..).unwrap_or_default(),
+            },
+            false => Self { workspace: None, path: text },
         })
     }
 }
@@ -102,7 +110,36 @@ pub fn scope_text(workspace: Option<&str>, path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn a_resource_is_what_its_pairs_say(
+            text in "(workspaces/)?([a-b_/-]{0,6}[A-B./é\u{2028} a/]{0,4}){0,3}|([ab]{1,2}/[ABé]{1,2}/?){0,18}",
+        ) {
+            let parts: Vec<&str> = text.split('/').collect();
+            let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c);
+            let is_id = |c: char| c.is_alphanumeric() || "._~:@=+-".contains(c);
+            let well_formed = parts.chunks(2).all(|pair| match pair {
+                [word, id] => {
+                    !word.is_empty() && word.chars().all(is_word)
+                        && !id.is_empty() && id.chars().all(is_id)
+                }
+                _ => false,
+            });
+            let wanted = match (text.as_str(), parts.as_slice()) {
+                ("", _) => Some((None, "")),
+                _ if !well_formed || parts.len() > 2 * MAX_PAIRS => None,
+                (_, ["workspaces", key]) => Some((Some(*key), "")),
+                (_, ["workspaces", key, ..]) => Some((Some(*key), &text[12 + key.len()..])),
+                _ => Some((None, text.as_str())),
+            };
+            let read = Resource::parse(&text).ok();
+            prop_assert_eq!(read.map(|read| (read.workspace, read.path)), wanted);
+        }
+    }
 
     #[test]
     fn a_scope_covers_itself_and_what_is_beneath_and_never_a_name_that_starts_alike() {

@@ -47,7 +47,7 @@ pub(super) fn membership_flaw(status: TenantStatus, member: Option<&Member<'_>>)
         TenantStatus::Deleted | TenantStatus::Purged => return Some(Reason::TenantDeleted),
         TenantStatus::Active => {}
     }
-    match member.map(|member| member.head.status) {
+    match member.map(|member| member.head.status()) {
         Some(MemberStatus::Active) => None,
         Some(MemberStatus::Suspended) => Some(Reason::MembershipSuspended),
         Some(MemberStatus::Removed) | None => Some(Reason::NotAMember),
@@ -71,7 +71,7 @@ pub(super) fn credential_flaw(
             let system = facts.system().ok_or(TenantNotLoaded(TenantId::SYSTEM))?;
             let belongs = |home: &TenantFacts| {
                 let member = home.find(subject.id());
-                member.is_some_and(|member| member.head.status != MemberStatus::Removed)
+                member.is_some_and(|member| member.head.status() != MemberStatus::Removed)
             };
             // What became of an account is told where it belongs; elsewhere it looks like any other.
             match belongs(tenant) || belongs(system) {
@@ -111,7 +111,7 @@ pub(super) fn session_flaw(facts: &Facts, claims: &SessionClaims, now: Time) -> 
     let member_epoch = facts
         .tenant(claims.tenant)
         .and_then(|tenant| tenant.find(SubjectId::User(claims.user)))
-        .map(|member| member.head.epoch);
+        .map(|member| member.head.epoch());
     let ended = facts.directory.ended_sessions.contains_key(&claims.session)
         || account.epoch != claims.account_epoch
         || member_epoch.is_some_and(|epoch| epoch != claims.member_epoch);

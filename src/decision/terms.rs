@@ -9,7 +9,6 @@ use super::{
     Permission, TenantFacts,
     groups::Group,
     holdings::{Held, holdings},
-    members::Head,
     packed::{Kind, NOWHERE, TENANT, time},
     record::{self, Role, Time},
     roles::CompiledRole,
@@ -93,7 +92,8 @@ impl TenantFacts {
 
     #[must_use]
     pub fn member(&self, subject: SubjectId) -> Option<record::Member> {
-        let Head { kind, status, epoch } = self.find(subject)?.head;
+        let head = self.find(subject)?.head;
+        let (kind, status, epoch) = (head.kind(), head.status(), head.epoch());
         Some(record::Member { subject, kind, status, epoch })
     }
 
