@@ -29,9 +29,9 @@ pub struct User {
     pub disabled: bool,
     /// Sessions made under an earlier epoch are over.
     pub epoch: i32,
-    /// The product's own name for the person; empty without one.
+    /// The installation's own name for the person; empty without one.
     pub external_id: String,
-    /// The product's own notes.
+    /// The installation's own notes.
     pub metadata: BTreeMap<String, String>,
     pub version: i64,
     pub created_at: Time,
@@ -110,7 +110,7 @@ pub async fn find(db: impl PgExecutor<'_>, user: UserId) -> Result<Option<Creden
     sql::find(db, user).await
 }
 
-/// The account that the product around us knows by a name of its own.
+/// The account that has the installation's own name.
 ///
 /// # Errors
 /// When the database does not answer.

@@ -182,7 +182,7 @@ pub async fn update(change: &mut Change, after: &User) -> Result<()> {
     .on_constraint("users_external_id", || Error::AlreadyExists {
         kind: "external_id",
         name: after.external_id.clone(),
-        remedy: "find whose it is with GetUser, and take it from them first",
+        remedy: "find whose it is with FindUser, and take it from them first",
     })?;
     Ok(())
 }

@@ -117,7 +117,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_resource_is_what_its_pairs_say(
-            text in "(workspaces/)?([a-b_/-]{0,6}[A-B./é\u{2028} a/]{0,4}){0,3}|([ab]{1,2}/[ABé]{1,2}/?){0,18}",
+            text in "(workspaces/)?([a-b_/-]{0,6}[A-B./é\u{2028} a/]{0,4}){0,3}|([ab]{1,2}/[ABé]{1,2}/){13,17}[ab]/b",
         ) {
             let parts: Vec<&str> = text.split('/').collect();
             let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c);
@@ -161,9 +161,12 @@ mod tests {
 
     #[test]
     fn malformed_resources_are_refused() {
-        let pairs = ["a/b/"; 17].concat();
-        for text in ["workspaces", "/", "a/b/c", "a//b", "a/b/", "A/b", "a/b c", "a/\u{7}", &pairs]
-        {
+        let pairs = |count| vec!["a/b"; count].join("/");
+        assert!(Resource::parse(&pairs(MAX_PAIRS)).is_ok());
+        let long = Err(ResourceError::Length);
+        assert_eq!(Resource::parse(&pairs(MAX_PAIRS + 1)), long);
+        assert_eq!(Resource::parse(&format!("a/{}", "b".repeat(MAX_RESOURCE - 1))), long);
+        for text in ["workspaces", "/", "a/b/c", "a//b", "a/b/", "A/b", "a/b c", "a/\u{7}"] {
             assert!(Resource::parse(text).is_err(), "{text}");
         }
     }

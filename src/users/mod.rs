@@ -33,7 +33,7 @@ pub struct UserEdit {
 
 impl UserEdit {
     /// Whether it changes only what is the person's own to change.
-    fn is_own(&self) -> bool {
+    fn is_of_person(&self) -> bool {
         self.external_id.is_none() && self.metadata.is_none()
     }
 }

@@ -1,5 +1,7 @@
 //! The UserService: generated types in and out.
 
+use std::collections::BTreeMap;
+
 use secrecy::SecretString;
 use tonic::{Request, Response, Status};
 
@@ -35,21 +37,37 @@ impl UserService for Rpc {
         request: Request<pb::GetUserRequest>,
     ) -> Result<Response<pb::GetUserResponse>, Status> {
         let (call, request) = Call::split(request)?;
-        let pb::GetUserRequest { user_id, external_id } = request;
-        let (found, permit) = if external_id.is_empty() {
-            let user = person(&call, &user_id)?;
-            let permit = permit(&self.0, &call, &claim(&call, user)?).await?;
-            let found = accounts::find(&self.0.pool, user).await?;
-            (found.ok_or_else(|| Error::not_found("user", user))?, permit)
-        } else if user_id.is_empty() {
-            let claim = call.claim_each(Key::SYSTEM, "iam.users.read", [""])?;
-            let permit = permit(&self.0, &call, &claim).await?;
-            let found = accounts::find_by_external_id(&self.0.pool, &external_id).await?;
-            (found.ok_or_else(|| Error::not_found("external_id", external_id))?, permit)
-        } else {
-            return Err(Error::invalid("external_id", "give it or `user_id`, not both").into());
-        };
+        let user = person(&call, &request.user_id)?;
+        let permit = permit(&self.0, &call, &claim_account_of(&call, user)?).await?;
+        let found = accounts::find(&self.0.pool, user).await?;
+        let found = found.ok_or_else(|| Error::not_found("user", user))?;
         Ok(Response::new(pb::GetUserResponse {
+            user: Some(found.user.into()),
+            revision: permit.revision().text(),
+        }))
+    }
+
+    async fn find_user(
+        &self,
+        request: Request<pb::FindUserRequest>,
+    ) -> Result<Response<pb::FindUserResponse>, Status> {
+        let (call, request) = Call::split(request)?;
+        let permit = permit(&self.0, &call, &call.claim(Key::SYSTEM)?).await?;
+        let pb::FindUserRequest { external_id, email } = request;
+        let pool = &self.0.pool;
+        let (found, name) = match (external_id.is_empty(), email.is_empty()) {
+            (false, true) => {
+                let name = text::required("external_id", &external_id)?;
+                (accounts::find_by_external_id(pool, &name).await?, name)
+            }
+            (true, false) => {
+                let address = Email::parse("email", &email)?;
+                (accounts::find_by_email(pool, &address).await?, email)
+            }
+            _ => return Err(Error::invalid("external_id", "give either it or `email`").into()),
+        };
+        let found = found.ok_or_else(|| Error::not_found("user", name))?;
+        Ok(Response::new(pb::FindUserResponse {
             user: Some(found.user.into()),
             revision: permit.revision().text(),
         }))
@@ -63,8 +81,8 @@ impl UserService for Rpc {
         let options = Options::of(&self.0, &call, &request)?;
         let user = person(&call, &request.user_id)?;
         let edit = UserEdit::read(user, request)?;
-        let claim = match edit.is_own() {
-            true => claim(&call, user)?,
+        let claim = match edit.is_of_person() {
+            true => claim_account_of(&call, user)?,
             false => call.claim_each(Key::SYSTEM, "iam.users.update", [""])?,
         };
         let answer = change::run(&self.0, &call, claim, options, edit, |change, edit| {
@@ -245,7 +263,10 @@ impl UserService for Rpc {
         let answer =
             change::run(&self.0, &call, claim, Options::default(), link, |change, link| {
                 Box::pin(async move {
-                    let user = Some(recovery::confirm_email(change, &link).await?.into());
+                    let user = recovery::confirm_email(change, &link).await?;
+                    let user =
+                        User { external_id: String::new(), metadata: BTreeMap::new(), ..user };
+                    let user = Some(user.into());
                     Ok(pb::ConfirmEmailChangeResponse { user, ..Default::default() })
                 })
             });
@@ -314,7 +335,7 @@ fn person(call: &Call, user_id: &str) -> Result<UserId> {
 }
 
 /// The caller's own account, or that of somebody over whom they have the rule's permission.
-fn claim(call: &Call, user: UserId) -> Result<Claim> {
+fn claim_account_of(call: &Call, user: UserId) -> Result<Claim> {
     match call.person() == Some(user) {
         true => call.claim_account(),
         false => call.claim_person(Key::SYSTEM, user),

@@ -114,7 +114,7 @@ fn known_as(user_id: &str, external_id: &str) -> pb::UpdateUserRequest {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_account_carries_the_products_own_name_and_notes() {
+async fn an_account_carries_the_installations_own_name_and_notes() {
     let mut world = World::start().await;
     let (admin, first) = world.tenant("acme").await;
     let bob = world.member(&admin, "acme", "bob@acme.example", &[]).await;
@@ -126,39 +126,43 @@ async fn an_account_carries_the_products_own_name_and_notes() {
     let again = operator.users().update_user(known_as(&bob, "crm-7")).await.unwrap().into_inner();
     assert_eq!(again.user.unwrap().etag, named.etag, "nothing changed");
 
-    let get = |external_id: &str| pb::GetUserRequest {
-        external_id: external_id.into(),
-        ..Default::default()
-    };
-    let found = operator.users().get_user(get("crm-7")).await.unwrap().into_inner();
-    assert_eq!(found.user.unwrap(), named);
-    let unknown = operator.users().get_user(get("crm-8")).await.unwrap_err();
-    assert_eq!(unknown.code(), Code::NotFound);
-    let both = pb::GetUserRequest { user_id: bob.clone(), external_id: "crm-7".into() };
-    let both = operator.users().get_user(both).await.unwrap_err();
-    assert_eq!(both.code(), Code::InvalidArgument);
-
     // The person sees them, and neither they nor their tenant may look for them or change them.
     let seen = own.users().get_user(pb::GetUserRequest::default()).await.unwrap().into_inner();
     assert_eq!(seen.user.unwrap(), named);
+    let find = pb::FindUserRequest { external_id: "crm-7".into(), ..Default::default() };
     for by in [&own, &admin] {
-        let refused = by.users().get_user(get("crm-7")).await.unwrap_err();
+        let refused = by.users().find_user(find.clone()).await.unwrap_err();
         assert_eq!(reason(&refused), "PERMISSION_MISSING");
         for user in [&bob, &first] {
-            let refused = by.users().update_user(known_as(user, "mine")).await.unwrap_err();
-            assert_eq!(reason(&refused), "PERMISSION_MISSING");
+            for edit in [known_as(user, "mine"), nameless(user)] {
+                let refused = by.users().update_user(edit).await.unwrap_err();
+                assert_eq!(reason(&refused), "PERMISSION_MISSING");
+            }
         }
     }
-    let rename = pb::UpdateUserRequest { first_name: "Bob".into(), ..Default::default() };
-    let renamed = own.users().update_user(rename.clone()).await.unwrap().into_inner();
-    assert_eq!(renamed.user.unwrap().external_id, "crm-7");
-    let rename = pb::UpdateUserRequest { user_id: bob.clone(), ..rename };
-    operator.users().update_user(rename).await.unwrap();
+    let rename = |user_id: &str, name: &str| pb::UpdateUserRequest {
+        user_id: user_id.into(),
+        first_name: name.into(),
+        ..Default::default()
+    };
+    let renamed = own.users().update_user(rename("", "Robert")).await.unwrap().into_inner();
+    let renamed = renamed.user.unwrap();
+    assert_eq!((renamed.first_name.as_str(), renamed.external_id.as_str()), ("Robert", "crm-7"));
+    let renamed = operator.users().update_user(rename(&bob, "Bob")).await.unwrap().into_inner();
+    assert_eq!(renamed.user.unwrap().first_name, "Bob");
     world.stop().await;
 }
 
+fn nameless(user_id: &str) -> pb::UpdateUserRequest {
+    pb::UpdateUserRequest {
+        user_id: user_id.into(),
+        update_mask: Some(FieldMask { paths: vec!["external_id".into(), "metadata".into()] }),
+        ..Default::default()
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn one_account_has_the_products_name_until_it_is_taken_from_it() {
+async fn one_account_has_the_installations_name_until_it_is_taken_from_it() {
     let mut world = World::start().await;
     let (admin, first) = world.tenant("acme").await;
     let bob = world.member(&admin, "acme", "bob@acme.example", &[]).await;
@@ -167,21 +171,74 @@ async fn one_account_has_the_products_name_until_it_is_taken_from_it() {
     let taken = operator.users().update_user(known_as(&first, "crm-7")).await.unwrap_err();
     assert_eq!(taken.code(), Code::AlreadyExists);
     assert!(taken.message().contains("crm-7"), "{}", taken.message());
-    let clear = pb::UpdateUserRequest {
-        user_id: bob.clone(),
-        update_mask: Some(FieldMask { paths: vec!["external_id".into(), "metadata".into()] }),
-        etag: "v1".into(),
-        ..Default::default()
-    };
-    let stale = operator.users().update_user(clear.clone()).await.unwrap_err();
+    let stale = pb::UpdateUserRequest { etag: "v1".into(), ..nameless(&bob) };
+    let stale = operator.users().update_user(stale).await.unwrap_err();
     assert_eq!(reason(&stale), "ETAG_MISMATCH");
-    let clear = pb::UpdateUserRequest { etag: String::new(), ..clear };
-    let cleared = operator.users().update_user(clear).await.unwrap().into_inner().user.unwrap();
+    let cleared = operator.users().update_user(nameless(&bob)).await.unwrap().into_inner();
+    let cleared = cleared.user.unwrap();
     assert_eq!((cleared.external_id.as_str(), cleared.metadata.len()), ("", 0));
     operator.users().update_user(known_as(&first, "crm-7")).await.unwrap();
     for (user, external_id) in [(&bob, "x".repeat(201)), (&bob, "hid\u{200b}den".into())] {
         let refused = operator.users().update_user(known_as(user, &external_id)).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument);
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_find_an_account_by_its_name_or_address_however_they_are_typed() {
+    let mut world = World::start().await;
+    let (admin, _) = world.tenant("acme").await;
+    let bob = world.member(&admin, "acme", "bob@acme.example", &[]).await;
+    let operator = world.operator.clone();
+    // Stored in its composed form, without what stands around it.
+    operator.users().update_user(known_as(&bob, " Zoe\u{308}-7 ")).await.unwrap();
+    let find = |external_id: &str, email: &str| pb::FindUserRequest {
+        external_id: external_id.into(),
+        email: email.into(),
+    };
+    for (external_id, email) in
+        [("Zo\u{eb}-7", ""), (" Zoe\u{308}-7", ""), ("", "BOB@acme.example")]
+    {
+        let found = operator.users().find_user(find(external_id, email)).await;
+        assert_eq!(found.unwrap().into_inner().user.unwrap().id, bob);
+    }
+    for (external_id, email, code) in [
+        ("zo\u{eb}-7", "", Code::NotFound),
+        ("", "eve@acme.example", Code::NotFound),
+        ("", "", Code::InvalidArgument),
+        (" ", "", Code::InvalidArgument),
+        ("", "bob", Code::InvalidArgument),
+        ("Zo\u{eb}-7", "bob@acme.example", Code::InvalidArgument),
+    ] {
+        let refused = operator.users().find_user(find(external_id, email)).await.unwrap_err();
+        assert_eq!(refused.code(), code, "{external_id:?} {email:?}");
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_ones_own_is_nobody_elses_to_do() {
+    let mut world = World::start().await;
+    let (admin, _) = world.tenant("acme").await;
+    let bob = world.member(&admin, "acme", "bob@acme.example", &[]).await;
+    let change = pb::ChangePasswordRequest {
+        user_id: bob.clone(),
+        current_password: PASSWORD.into(),
+        new_password: "another horse, another staple".into(),
+        ..Default::default()
+    };
+    let refused = admin.users().change_password(change.clone()).await.unwrap_err();
+    assert_eq!(reason(&refused), "NOT_YOURS");
+    // Nor does a service do it that may act for the person.
+    let acting = world.operator.on_behalf_of(&bob);
+    let rename = pb::UpdateUserRequest { first_name: "Eve".into(), ..Default::default() };
+    for refused in [
+        acting.users().get_user(pb::GetUserRequest::default()).await.unwrap_err(),
+        acting.users().update_user(rename).await.unwrap_err(),
+        acting.users().change_password(change).await.unwrap_err(),
+    ] {
+        assert_eq!(reason(&refused), "NOT_YOURS");
     }
     world.stop().await;
 }

@@ -103,7 +103,7 @@ async fn a_session_that_a_service_opened_holds_in_its_tenant_only() {
     let switch = pb::SwitchTenantRequest { tenant: "beta".into() };
     let refused = theirs.sessions().switch_tenant(switch).await.unwrap_err();
     assert_eq!(reason(&refused), "SESSION_BY_SERVICE");
-    let get = pb::GetUserRequest { user_id: owner, ..Default::default() };
+    let get = pb::GetUserRequest { user_id: owner };
     let refused = theirs.users().get_user(get).await.unwrap_err();
     assert_eq!(reason(&refused), "SESSION_BY_SERVICE");
     world.stop().await;

@@ -533,7 +533,7 @@ async fn a_deleted_tenant_is_purged_by_itself_where_it_wanted_that() {
     let get = pb::GetTenantRequest { tenant: "acme".into() };
     let tenant = world.operator.tenants().get_tenant(get).await.unwrap().into_inner().tenant;
     assert_eq!(tenant.unwrap().status(), pb::TenantStatus::Purged);
-    let gone = pb::GetUserRequest { user_id: user, ..Default::default() };
+    let gone = pb::GetUserRequest { user_id: user };
     let gone = world.operator.users().get_user(gone).await.unwrap_err();
     assert_eq!(gone.code(), Code::NotFound);
     world.stop().await;

@@ -328,6 +328,7 @@ async fn a_filter_in_one_text_finds_what_its_fields_find() {
     admin.memberships().update_membership(named).await.unwrap();
     for (filter, found) in [
         ("external_id = \"HR-7\"", &["zoe"][..]),
+        ("external_id = \" HR-7 \"", &["zoe"]),
         ("external_id = \"HR-7\" AND kind = EXTERNAL AND role = secretary", &["zoe"]),
         ("external_id = \"HR-7\" AND kind = INTERNAL", &[]),
         ("external_id = \"HR-8\"", &[]),

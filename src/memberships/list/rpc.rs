@@ -66,6 +66,8 @@ impl Filter {
     }
 
     fn narrow(&mut self, Term { field, before, value }: Term) -> Result<()> {
+        // As what it is compared with was stored.
+        let value = text::line("filter", &value, text::MAX_TEXT)?;
         let wrong = |wanted: &str| Err(filter::wrong(format!("`{field}` is `{value}`; {wanted}")));
         if before != (field == "last_sign_in_time") {
             return Err(filter::wrong(filter::FIELDS.to_owned()));

@@ -470,7 +470,7 @@ impl<'w> Stage<'w> {
     }
 
     async fn shown_account(&self, who: Who) -> Option<pb::UserStatus> {
-        let get = pb::GetUserRequest { user_id: self.people[who].clone()?, ..Default::default() };
+        let get = pb::GetUserRequest { user_id: self.people[who].clone()? };
         match self.world.operator.users().get_user(get).await {
             Ok(found) => Some(found.into_inner().user.unwrap().status()),
             Err(unknown) if unknown.code() == Code::NotFound => None,
