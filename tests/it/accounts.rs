@@ -78,7 +78,7 @@ async fn an_account_is_its_owners_to_edit_and_an_operators_to_read() {
     let mut world = World::start().await;
     let (admin, first) = world.tenant("acme").await;
     let bob = world.member(&admin, "acme", "bob@acme.example", &[]).await;
-    let get = |user_id: &str| pb::GetUserRequest { user_id: user_id.into(), ..Default::default() };
+    let get = |user_id: &str| pb::GetUserRequest { user_id: user_id.into() };
     let me = admin.users().get_user(get("")).await.unwrap().into_inner().user.unwrap();
     assert_eq!((me.id.as_str(), me.email.as_str()), (first.as_str(), "admin@acme.example"));
     let refused = admin.users().get_user(get(&bob)).await.unwrap_err();
