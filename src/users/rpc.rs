@@ -37,8 +37,8 @@ impl UserService for Rpc {
         request: Request<pb::GetUserRequest>,
     ) -> Result<Response<pb::GetUserResponse>, Status> {
         let (call, request) = Call::split(request)?;
-        let user = person(&call, &request.user_id)?;
-        let permit = permit(&self.0, &call, &claim_account_of(&call, user)?).await?;
+        let (user, claim) = account(&call, &request.user_id)?;
+        let permit = permit(&self.0, &call, &claim).await?;
         let found = accounts::find(&self.0.pool, user).await?;
         let found = found.ok_or_else(|| Error::not_found("user", user))?;
         Ok(Response::new(pb::GetUserResponse {
@@ -79,10 +79,10 @@ impl UserService for Rpc {
     ) -> Result<Response<pb::UpdateUserResponse>, Status> {
         let (call, request) = Call::split(request)?;
         let options = Options::of(&self.0, &call, &request)?;
-        let user = person(&call, &request.user_id)?;
+        let (user, claim) = account(&call, &request.user_id)?;
         let edit = UserEdit::read(user, request)?;
         let claim = match edit.is_of_person() {
-            true => claim_account_of(&call, user)?,
+            true => claim,
             false => call.claim_each(Key::SYSTEM, "iam.users.update", [""])?,
         };
         let answer = change::run(&self.0, &call, claim, options, edit, |change, edit| {
@@ -120,7 +120,7 @@ impl UserService for Rpc {
     ) -> Result<Response<pb::ChangePasswordResponse>, Status> {
         let (call, request) = Call::split(request)?;
         let options = Options::of(&self.0, &call, &request)?;
-        let (user, claim) = own_account(&call, &request.user_id)?;
+        let (user, claim) = account(&call, &request.user_id)?;
         let keep = session(&call)?;
         let new = SecretString::from(request.new_password);
         Passwords::check_length("new_password", &new)?;
@@ -237,7 +237,7 @@ impl UserService for Rpc {
     ) -> Result<Response<pb::RequestEmailChangeResponse>, Status> {
         let (call, request) = Call::split(request)?;
         let options = Options::of(&self.0, &call, &request)?;
-        let (user, claim) = own_account(&call, &request.user_id)?;
+        let (user, claim) = account(&call, &request.user_id)?;
         let email = Email::enter("new_email", &request.new_email)?;
         session(&call)?;
         permit(&self.0, &call, &claim).await?;
@@ -335,18 +335,13 @@ fn person(call: &Call, user_id: &str) -> Result<UserId> {
 }
 
 /// The caller's own account, or that of somebody over whom they have the rule's permission.
-fn claim_account_of(call: &Call, user: UserId) -> Result<Claim> {
-    match call.person() == Some(user) {
-        true => call.claim_account(),
-        false => call.claim_person(Key::SYSTEM, user),
-    }
-}
-
-/// The caller's own account, and nobody else's.
-fn own_account(call: &Call, user_id: &str) -> Result<(UserId, Claim)> {
+fn account(call: &Call, user_id: &str) -> Result<(UserId, Claim)> {
     let user = person(call, user_id)?;
-    call.claim_person(Key::SYSTEM, user)?;
-    Ok((user, call.claim_account()?))
+    let claim = match call.person() == Some(user) {
+        true => call.claim_account()?,
+        false => call.claim_person(Key::SYSTEM, user)?,
+    };
+    Ok((user, claim))
 }
 
 fn session(call: &Call) -> Result<SessionId> {
